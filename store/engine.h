@@ -40,6 +40,13 @@ enum store_table {
 
 enum { STORE_KEY_MAX = 200, STORE_SCHEMA_VERSION = 1 };
 
+/* A map_bytes that suits most: address space, not disk. The file grows with the data only. */
+#define STORE_MAP_DEFAULT (UINT64_C(64) << 30)
+
+/* META keys of the engine itself; nobody else writes them. Values are msgpack unsigned integers. */
+#define STORE_META_SCHEMA "schema"
+#define STORE_META_FENCE "fence"
+
 struct store_row {
     enum store_table table;
     struct cq_view key;
@@ -66,15 +73,19 @@ struct store_engine_cfg {
 /* Opens or creates. 0; LOCKED; NEWER_SCHEMA; CORRUPT; IO; NO_SPACE. Each is logged here with a sentence that says what to do.
  * Every open raises the fence (stored durably): see store_engine_fence. An older schema is migrated here. */
 int store_engine_open(const struct store_engine_cfg *cfg, store_engine_t **out) CQ_MUST_CHECK;
-/* Closes the environment and opens it again from disk: after UNKNOWN_OUTCOME. No snapshot may be open. */
+/* Closes the environment and opens it again from disk: after UNKNOWN_OUTCOME. From the committing thread. Waits for the snapshots
+ * of other threads; those opened meanwhile wait for it. The calling thread has none open. On error nothing works until another
+ * reopen succeeds. */
 int store_engine_reopen(store_engine_t *e) CQ_MUST_CHECK;
 void store_engine_close(store_engine_t **e);
+/* Both from any thread. */
 uint64_t store_engine_fence(const store_engine_t *e);
 /* Last position of the log, 0 if empty. */
 uint64_t store_engine_last_pos(store_engine_t *e);
 
-/* Blocks until durable. 0; NO_SPACE (disk or map full: found before writing, nothing has happened); UNKNOWN_OUTCOME (a write or sync
- * failed: it may or may not be on disk; nothing more is accepted until reopen). bytes_written (may be NULL): pages × page size. */
+/* Blocks until durable. 0; NO_SPACE (disk or map full: found before writing, nothing has happened); CORRUPT (first_pos does not
+ * follow the last one), BAD_ARG (a key of no or more than STORE_KEY_MAX bytes): nothing has happened; UNKNOWN_OUTCOME (a write or
+ * sync failed: it may or may not be on disk; nothing more is accepted until reopen). Deleting an absent row is fine. */
 int store_engine_commit(store_engine_t *e, const struct store_commit *c) CQ_MUST_CHECK;
 
 int store_snapshot_open(store_engine_t *e, store_snapshot_t **out) CQ_MUST_CHECK;
