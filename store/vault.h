@@ -45,7 +45,7 @@ struct store_vault_job {
     enum store_vault_kind kind;
     void (*done)(void *ctx, struct store_vault_job *job); /* loop thread; frees with store_vault_job_destroy */
     void *ctx;
-    int rc; /* out: 0 or negative (BAD_CREDENTIALS, CRYPTO) */
+    int rc; /* out: 0 or negative (BAD_CREDENTIALS; CRYPTO: does not unwrap, or a bad device key; BUSY: no memory for Argon2id) */
     char password[CQ_PASSWORD_MAX + 1]; /* in: NUL-terminated; wiped by the worker */
     char hash[STORE_HASH_SIZE];         /* in or out */
     struct cq_id user, device, chat;
@@ -69,6 +69,8 @@ struct store_vault_cfg {
     bool is_new;             /* the database is empty: create what is missing */
     struct cq_view row;      /* META "vault", empty if is_new */
     unsigned hash_queue_max; /* BUSY beyond */
+    unsigned long long hash_opslimit; /* Argon2id passes, 0: libsodium's INTERACTIVE */
+    size_t hash_memlimit;             /* its bytes, 0: INTERACTIVE */
 };
 
 /* Opens the vault. new_row (room STORE_VAULT_ROW_MAX) and *new_row_size: the row to store in META "vault" if is_new, else size 0.
