@@ -28,6 +28,10 @@ void cq_loop_stop(cq_loop_t *loop);
 void cq_loop_on_signal(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* fn runs at the end of every turn. At most 8 hooks. */
 void cq_loop_on_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
+/* The same, but after all turn hooks: for what sends what they have queued (the bus). At most 8. */
+void cq_loop_on_flush(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
+/* Takes a turn or flush hook out again. */
+void cq_loop_off_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* The uv_loop_t, for libraries that want it (libwebsockets, hiredis). */
 struct uv_loop_s *cq_loop_uv(cq_loop_t *loop);
 
@@ -37,7 +41,7 @@ void cq_timer_start(cq_timer_t *t, uint64_t first_ms, uint64_t repeat_ms);
 void cq_timer_stop(cq_timer_t *t);
 void cq_timer_destroy(cq_timer_t **t);
 
-/* Watches a ZeroMQ socket (raw `void *` handle) for input. ZMQ_FD is edge-triggered: fn is called until it has drained. */
+/* Watches a ZeroMQ socket (raw `void *` handle) for input. ZMQ_FD is edge-triggered: fn is called until it has drained. At most 32. */
 cq_zwatch_t *cq_zwatch_new(cq_loop_t *loop, void *zmq_socket, cq_zwatch_fn *fn, void *ctx);
 /* Pauses or resumes reading (backpressure). */
 void cq_zwatch_pause(cq_zwatch_t *w, bool paused);

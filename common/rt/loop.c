@@ -1,0 +1,417 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * libuv with turns. A turn ends in the prepare phase: sockets of ZeroMQ that have input are read
+ * (bounded), the hooks send what was queued, and only then is it asked whether a ZeroMQ socket
+ * still has input.
+ *
+ * ZMQ_FD is edge-triggered, and every send or receive on the socket may swallow an edge. So the
+ * last thing before sleeping is a look at ZMQ_EVENTS of every watched socket; if one is readable,
+ * an active idle handle keeps the loop from sleeping.
+ */
+#include "common/rt/loop.h"
+
+#include <signal.h>
+#include <time.h>
+#include <uv.h>
+
+#include <czmq.h>
+
+#include "common/rt/check.h"
+#include "common/rt/log.h"
+
+enum {
+    HOOKS_MAX = 8,
+    WATCHES_MAX = 32,
+    CLOSE_ROUNDS = 32
+};
+
+struct hook {
+    cq_loop_fn *fn;
+    void *ctx;
+};
+
+struct hooks {
+    struct hook all[HOOKS_MAX]; /* fn NULL: taken out */
+    size_t count;
+};
+
+struct cq_loop {
+    uv_loop_t uv;
+    uv_prepare_t prepare;
+    uv_idle_t idle; /* active while a watched socket has input left */
+    uv_signal_t signals[2];
+    struct hooks on_turn;
+    struct hooks on_flush;
+    struct hook on_signal;
+    cq_zwatch_t *watches[WATCHES_MAX]; /* NULL: free place */
+    size_t watch_count;                /* places in use, free ones in between included */
+};
+
+struct cq_timer {
+    uv_timer_t uv;
+    cq_loop_fn *fn;
+    void *ctx;
+};
+
+struct cq_zwatch {
+    uv_poll_t uv;
+    cq_loop_t *loop;
+    void *socket;
+    cq_zwatch_fn *fn;
+    void *ctx;
+    size_t place;
+    bool is_ready; /* the descriptor was readable, or input is left */
+    bool is_paused;
+};
+
+/* ---- watched ZeroMQ sockets ---- */
+
+static bool
+is_readable(void *socket)
+{
+    int events = 0;
+    size_t n = sizeof events;
+    return zmq_getsockopt(socket, ZMQ_EVENTS, &events, &n) == 0 && (events & ZMQ_POLLIN);
+}
+
+static void
+on_readable(uv_poll_t *uv, int status, int events)
+{
+    (void)status;
+    (void)events;
+    cq_zwatch_t *w = uv->data;
+    w->is_ready = true;
+}
+
+static void
+start_poll(cq_zwatch_t *w)
+{
+    int rc = uv_poll_start(&w->uv, UV_READABLE, on_readable);
+    CQ_ASSERT(rc == 0);
+    w->is_ready = true; /* the edge may be in the past */
+}
+
+static void
+read_watches(cq_loop_t *loop)
+{
+    for (size_t i = 0; i < loop->watch_count; i++) {
+        cq_zwatch_t *w = loop->watches[i];
+        if (w && w->is_ready && !w->is_paused) {
+            w->is_ready = false;
+            bool has_more = w->fn(w->ctx);
+            if (has_more && loop->watches[i] == w) { /* fn may have destroyed it */
+                w->is_ready = true;
+            }
+        }
+    }
+}
+
+/* Is input left on any socket? Nothing may be sent or received between this and the sleep. */
+static bool
+check_watches(cq_loop_t *loop)
+{
+    bool any = false;
+    for (size_t i = 0; i < loop->watch_count; i++) {
+        cq_zwatch_t *w = loop->watches[i];
+        if (w && !w->is_paused) {
+            w->is_ready = w->is_ready || is_readable(w->socket);
+            any = any || w->is_ready;
+        }
+    }
+    return any;
+}
+
+static void
+on_idle(uv_idle_t *uv)
+{
+    (void)uv; /* being active is all it does */
+}
+
+static void
+run_hooks(const struct hooks *hooks)
+{
+    for (size_t i = 0; i < hooks->count; i++) {
+        struct hook h = hooks->all[i];
+        if (h.fn) {
+            h.fn(h.ctx);
+        }
+    }
+}
+
+static void
+on_prepare(uv_prepare_t *uv)
+{
+    cq_loop_t *loop = uv->data;
+    read_watches(loop);
+    run_hooks(&loop->on_turn);
+    run_hooks(&loop->on_flush);
+    if (check_watches(loop)) {
+        (void)uv_idle_start(&loop->idle, on_idle);
+    } else {
+        (void)uv_idle_stop(&loop->idle);
+    }
+}
+
+static void
+on_watch_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+cq_zwatch_t *
+cq_zwatch_new(cq_loop_t *loop, void *zmq_socket, cq_zwatch_fn *fn, void *ctx)
+{
+    size_t place = 0;
+    while (place < loop->watch_count && loop->watches[place]) {
+        place++;
+    }
+    CQ_ASSERT(place < WATCHES_MAX);
+    int fd = -1;
+    size_t n = sizeof fd;
+    int rc = zmq_getsockopt(zmq_socket, ZMQ_FD, &fd, &n);
+    CQ_ASSERT(rc == 0);
+    cq_zwatch_t *w = cq_alloc(sizeof *w);
+    *w = (cq_zwatch_t){.loop = loop, .socket = zmq_socket, .fn = fn, .ctx = ctx, .place = place};
+    rc = uv_poll_init(&loop->uv, &w->uv, fd);
+    CQ_ASSERT(rc == 0);
+    w->uv.data = w;
+    loop->watches[place] = w;
+    loop->watch_count = place == loop->watch_count ? place + 1 : loop->watch_count;
+    start_poll(w);
+    return w;
+}
+
+void
+cq_zwatch_pause(cq_zwatch_t *w, bool paused)
+{
+    if (w->is_paused == paused) {
+        return;
+    }
+    w->is_paused = paused;
+    if (paused) {
+        (void)uv_poll_stop(&w->uv);
+    } else {
+        start_poll(w);
+    }
+}
+
+void
+cq_zwatch_destroy(cq_zwatch_t **w)
+{
+    if (*w) {
+        cq_loop_t *loop = (*w)->loop;
+        loop->watches[(*w)->place] = NULL;
+        (void)uv_poll_stop(&(*w)->uv);
+        uv_close((uv_handle_t *)&(*w)->uv, on_watch_closed);
+        *w = NULL;
+    }
+}
+
+/* ---- timers ---- */
+
+static void
+on_timer(uv_timer_t *uv)
+{
+    cq_timer_t *t = uv->data;
+    t->fn(t->ctx);
+}
+
+static void
+on_timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+cq_timer_t *
+cq_timer_new(cq_loop_t *loop, cq_loop_fn *fn, void *ctx)
+{
+    cq_timer_t *t = cq_alloc(sizeof *t);
+    t->fn = fn;
+    t->ctx = ctx;
+    (void)uv_timer_init(&loop->uv, &t->uv);
+    t->uv.data = t;
+    return t;
+}
+
+void
+cq_timer_start(cq_timer_t *t, uint64_t first_ms, uint64_t repeat_ms)
+{
+    /* libuv counts from the start of the turn; a long turn must not make the timer early. */
+    uv_update_time(t->uv.loop);
+    (void)uv_timer_start(&t->uv, on_timer, first_ms, repeat_ms);
+}
+
+void
+cq_timer_stop(cq_timer_t *t)
+{
+    (void)uv_timer_stop(&t->uv);
+}
+
+void
+cq_timer_destroy(cq_timer_t **t)
+{
+    if (*t) {
+        uv_close((uv_handle_t *)&(*t)->uv, on_timer_closed);
+        *t = NULL;
+    }
+}
+
+/* ---- the loop ---- */
+
+static void
+on_signal(uv_signal_t *uv, int number)
+{
+    (void)number;
+    cq_loop_t *loop = uv->data;
+    if (loop->on_signal.fn) {
+        loop->on_signal.fn(loop->on_signal.ctx);
+    } else {
+        uv_stop(&loop->uv);
+    }
+}
+
+/* CZMQ would catch the signals itself and write its log to stdout. */
+static void
+tame_czmq(void)
+{
+    zsys_handler_set(NULL);
+    zsys_init();
+    zsys_set_logstream(NULL);
+}
+
+cq_loop_t *
+cq_loop_new(void)
+{
+    static const int numbers[] = {SIGINT, SIGTERM};
+    (void)signal(SIGPIPE, SIG_IGN);
+    tame_czmq();
+    cq_loop_t *loop = cq_alloc(sizeof *loop);
+    int rc = uv_loop_init(&loop->uv);
+    CQ_ASSERT(rc == 0);
+    (void)uv_prepare_init(&loop->uv, &loop->prepare);
+    (void)uv_idle_init(&loop->uv, &loop->idle);
+    loop->prepare.data = loop;
+    (void)uv_prepare_start(&loop->prepare, on_prepare);
+    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
+        (void)uv_signal_init(&loop->uv, &loop->signals[i]);
+        loop->signals[i].data = loop;
+        rc = uv_signal_start(&loop->signals[i], on_signal, numbers[i]);
+        CQ_ASSERT(rc == 0);
+    }
+    return loop;
+}
+
+void
+cq_loop_destroy(cq_loop_t **loop)
+{
+    if (!*loop) {
+        return;
+    }
+    cq_loop_t *self = *loop;
+    *loop = NULL;
+    uv_close((uv_handle_t *)&self->prepare, NULL);
+    uv_close((uv_handle_t *)&self->idle, NULL);
+    uv_close((uv_handle_t *)&self->signals[0], NULL);
+    uv_close((uv_handle_t *)&self->signals[1], NULL);
+    /* A library may need a few rounds to close what it has; one that forgot a handle must not hang
+     * the exit. */
+    for (int i = 0; i < CLOSE_ROUNDS && uv_run(&self->uv, UV_RUN_NOWAIT); i++) {
+    }
+    if (uv_loop_close(&self->uv) == 0) {
+        free(self);
+    } else {
+        CQ_LOG(WARN, "LOOP-CLOSE-BUSY", "reason=\"a handle is still open\"");
+    }
+}
+
+void
+cq_loop_run(cq_loop_t *loop)
+{
+    (void)uv_run(&loop->uv, UV_RUN_DEFAULT);
+}
+
+void
+cq_loop_stop(cq_loop_t *loop)
+{
+    uv_stop(&loop->uv);
+}
+
+void
+cq_loop_on_signal(cq_loop_t *loop, cq_loop_fn *fn, void *ctx)
+{
+    loop->on_signal = (struct hook){fn, ctx};
+}
+
+static void
+add_hook(struct hooks *hooks, cq_loop_fn *fn, void *ctx)
+{
+    size_t i = 0;
+    while (i < hooks->count && hooks->all[i].fn) {
+        i++;
+    }
+    CQ_ASSERT(i < HOOKS_MAX);
+    hooks->all[i] = (struct hook){fn, ctx};
+    hooks->count = i == hooks->count ? i + 1 : hooks->count;
+}
+
+static void
+remove_hook(struct hooks *hooks, cq_loop_fn *fn, const void *ctx)
+{
+    for (size_t i = 0; i < hooks->count; i++) {
+        if (hooks->all[i].fn == fn && hooks->all[i].ctx == ctx) {
+            hooks->all[i].fn = NULL;
+        }
+    }
+}
+
+void
+cq_loop_on_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx)
+{
+    add_hook(&loop->on_turn, fn, ctx);
+}
+
+void
+cq_loop_on_flush(cq_loop_t *loop, cq_loop_fn *fn, void *ctx)
+{
+    add_hook(&loop->on_flush, fn, ctx);
+}
+
+void
+cq_loop_off_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx)
+{
+    remove_hook(&loop->on_turn, fn, ctx);
+    remove_hook(&loop->on_flush, fn, ctx);
+}
+
+struct uv_loop_s *
+cq_loop_uv(cq_loop_t *loop)
+{
+    return &loop->uv;
+}
+
+/* ---- clocks ---- */
+
+static uint64_t
+read_clock_us(clockid_t id)
+{
+    struct timespec t;
+    (void)clock_gettime(id, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t
+cq_now_mono_ms(void)
+{
+    return read_clock_us(CLOCK_MONOTONIC) / 1000;
+}
+
+uint64_t
+cq_now_mono_us(void)
+{
+    return read_clock_us(CLOCK_MONOTONIC);
+}
+
+uint64_t
+cq_now_unix_ms(void)
+{
+    return read_clock_us(CLOCK_REALTIME) / 1000;
+}
