@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+# The whole system from one command: installs what is missing, builds, starts every service, watches over them.
+set -euo pipefail
+
+REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source-path=SCRIPTDIR source=lib/process.sh
+source "$REPO/deploy/lib/process.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/service.sh
+source "$REPO/deploy/lib/service.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/supervise.sh
+source "$REPO/deploy/lib/supervise.sh"
+
+BIN=${CHASQUI_BIN:-$REPO/build/release/bin}
+DATA=$REPO/data
+PORT=8080
+EDGES=2
+BUILD=yes
+MODE=foreground
+
+usage() {
+    cat <<'END'
+usage: deploy/run.sh [options]
+  (nothing)      install what is missing, build, start everything, stay in the foreground; ^C stops all
+  --detach       the same, but return when everything is ready and go on in the background
+  --stop         stop what runs on this data folder
+  --status       show what runs on this data folder; exit code 0 only if all of it runs
+  --data DIR     where everything is kept (default: data in the repository)
+  --port P       port of the first edge, the next ones follow (default: 8080)
+  --edges N      number of edges, 1 to 32 (default: 2)
+  --no-build     neither install nor build
+  --help         this text
+END
+}
+
+bad_usage() {
+    printf 'run: %s\n' "$1" >&2
+    usage >&2
+    exit 2
+}
+
+# number TEXT MIN MAX OPTION: exits unless TEXT is a number in the range.
+check_number() {
+    if ! [[ $1 =~ ^[0-9]{1,5}$ ]] || ((10#$1 < $2 || 10#$1 > $3)); then
+        bad_usage "$4 takes a number from $2 to $3, not '$1'"
+    fi
+}
+
+parse_options() {
+    local given
+    while (($#)); do
+        given=$1
+        case $given in
+            --data | --port | --edges)
+                [[ -n ${2:-} ]] || bad_usage "$given needs a value"
+                ;;
+        esac
+        case $given in
+            --detach) MODE=detach ;;
+            --stop) MODE=stop ;;
+            --status) MODE=status ;;
+            --supervise) MODE=supervise ;; # what --detach leaves in the background
+            --no-build) BUILD=no ;;
+            --data)
+                DATA=$2
+                shift
+                ;;
+            --port)
+                check_number "$2" 1 65535 --port
+                PORT=$((10#$2))
+                shift
+                ;;
+            --edges)
+                check_number "$2" 1 32 --edges
+                EDGES=$((10#$2))
+                shift
+                ;;
+            --help | -h)
+                usage
+                exit 0
+                ;;
+            *) bad_usage "unknown option '$given'" ;;
+        esac
+        shift
+    done
+    ((PORT + EDGES - 1 <= 65535)) || bad_usage "port $PORT leaves no room for $EDGES edges"
+}
+
+build() {
+    local log=$REPO/build/release.log
+    "$REPO/deploy/deps.sh" || die "the packages above are missing"
+    mkdir -p "$REPO/build" 2>/dev/null || die "cannot write to $REPO/build"
+    say "building (log: build/release.log)"
+    local -a options=()
+    [[ -f $REPO/build/release/CMakeCache.txt ]] || options=(-DBUILD_TESTING=OFF)
+    if ! (cd "$REPO" && cmake --preset release "${options[@]}" && cmake --build --preset release) >"$log" 2>&1; then
+        tail -n 30 "$log" >&2
+        die "the build failed: see $log"
+    fi
+}
+
+check_programs() {
+    local program
+    for program in broker store presence edge; do
+        [[ -x $BIN/chasqui-$program ]] || die "$BIN/chasqui-$program is missing: run without --no-build once"
+    done
+    for program in redis-server setsid setpriv flock; do
+        command -v "$program" >/dev/null || die "the tool '$program' is missing: run deploy/deps.sh"
+    done
+}
+
+# Starts the supervisor in a session of its own and waits for its word.
+detach() {
+    local before=0 pid deadline
+    prepare_folders
+    rm -f -- "$RUN/ready"
+    [[ ! -f $LOG/run.log ]] || before=$(stat -c %s -- "$LOG/run.log")
+    setsid "$REPO/deploy/run.sh" --supervise --no-build --data "$DATA" --port "$PORT" --edges "$EDGES" \
+        </dev/null >>"$LOG/run.log" 2>&1 &
+    pid=$!
+    deadline=$(($(uptime_cs) + (READY_SECONDS + 30) * 100))
+    while (($(uptime_cs) < deadline)); do
+        if ! kill -0 "$pid" 2>/dev/null; then
+            tail -c "+$((before + 1))" -- "$LOG/run.log" >&2
+            exit 1
+        fi
+        if [[ -f $RUN/ready ]] && [[ $(running_pid) == "$pid" ]]; then
+            cat -- "$RUN/ready"
+            exit 0
+        fi
+        pause 0.1
+    done
+    kill -TERM "$pid" 2>/dev/null || true
+    die "not ready in time: see $LOG/run.log"
+}
+
+main() {
+    parse_options "$@"
+    case $MODE in
+        stop | status)
+            [[ -d $DATA ]] || die "nothing runs here: there is no folder $DATA"
+            name_folders
+            "${MODE}_all"
+            ;;
+        supervise) supervise ;;
+        foreground | detach)
+            # Before a build of minutes: what can be known at once.
+            prepare_folders
+            is_locked && die "already running on $DATA (pid $(running_pid)): stop it with --stop"
+            check_ports
+            [[ $BUILD == no ]] || build
+            check_programs
+            if [[ $MODE == detach ]]; then detach; else supervise; fi
+            ;;
+    esac
+}
+
+main "$@"

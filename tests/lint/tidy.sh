@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MPL-2.0
+# clang-tidy with the checks of .clang-tidy over all our C files, as many at a time as there are cores.
+# usage: tidy.sh BUILD_DIR   (with a compile_commands.json)
+set -euo pipefail
+build=$(cd -- "${1:?usage: tidy.sh BUILD_DIR}" && pwd)
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
+find broker edge store presence blobd client common -name '*.c' -print0 2>/dev/null |
+    xargs -0 -r -n 4 -P "$(nproc)" clang-tidy --quiet -p "$build"
