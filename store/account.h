@@ -11,6 +11,7 @@
 #include "common/wire/err.h"
 #include "common/wire/id.h"
 #include "common/wire/read.h"
+
 #include "store/vault.h"
 
 struct store_account {
@@ -24,7 +25,8 @@ struct store_device {
     char label[CQ_LABEL_MAX + 1];
     uint64_t created_unix_ms;
     uint64_t generation; /* of its tokens; raised by every login after a revocation */
-    bool revoked;        /* tokens up to generation are void; a login with the password makes a new generation */
+    bool revoked;        /* tokens up to generation are void; a login with the password makes a new
+                            generation */
 };
 
 /* msgpack arrays in this order of fields; reading gives CORRUPT on anything else. */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Inside the LMDB engine: what engine_lmdb_open.c (folder, lock, schema) and engine_lmdb.c (commits, snapshots) share.
+ * Inside the LMDB engine: what engine_lmdb_open.c (folder, lock, schema) and engine_lmdb.c
+ * (commits, snapshots) share.
  */
 #ifndef STORE_ENGINE_LMDB_H
 #define STORE_ENGINE_LMDB_H

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0
- * The rules of friendship (docs/protocol.md §4) as a pure function over both users' rows, and the row of the User table.
+ * The rules of friendship (docs/protocol.md §4) as a pure function over both users' rows, and the
+ * row of the User table.
  */
 #ifndef STORE_FRIEND_H
 #define STORE_FRIEND_H
@@ -10,6 +11,7 @@
 
 #include "common/wire/buf.h"
 #include "common/wire/frame.h"
+
 #include "store/vault.h"
 
 /* One row (user, peer) of the User table. An absent row is all zero: strangers. */

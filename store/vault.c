@@ -354,8 +354,9 @@ store_vault_close(store_vault_t **vault)
     if (!v) {
         return;
     }
-    cq_worker_destroy(&v->keys);
+    /* Passwords first: what is done then may still ask for a token. */
     cq_worker_destroy(&v->hash);
+    cq_worker_destroy(&v->keys);
     sodium_free(v->secrets); /* wipes */
     free(v);
     *vault = NULL;
@@ -371,8 +372,12 @@ int
 store_vault_submit(store_vault_t *v, struct store_vault_job **job)
 {
     bool is_slow = (*job)->kind == STORE_VAULT_HASH || (*job)->kind == STORE_VAULT_VERIFY;
+    cq_worker_t *w = is_slow ? v->hash : v->keys;
+    if (!w) {
+        return -CQ_E_BUSY; /* closing */
+    }
     void *item = *job;
-    int rc = cq_worker_submit(is_slow ? v->hash : v->keys, &item);
+    int rc = cq_worker_submit(w, &item);
     if (rc == 0) {
         *job = NULL;
     }

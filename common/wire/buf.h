@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0
- * A growable byte buffer. Growth aborts when memory is gone: everything packed into one is bounded by limits.h before.
+ * A growable byte buffer. Growth aborts when memory is gone: everything packed into one is bounded
+ * by limits.h before.
  */
 #ifndef CQ_WIRE_BUF_H
 #define CQ_WIRE_BUF_H

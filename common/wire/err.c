@@ -15,7 +15,9 @@ static const struct {
 #undef CQ_ERR
 };
 
-enum { ERROR_COUNT = sizeof errors / sizeof errors[0] };
+enum {
+    ERROR_COUNT = sizeof errors / sizeof errors[0]
+};
 
 static size_t
 find(int err)

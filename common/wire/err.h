@@ -13,7 +13,8 @@ enum cq_err {
 
 #define CQ_MUST_CHECK __attribute__((warn_unused_result))
 
-/* Name ("NOT_FOUND") and text of an error. Takes the number with either sign; never returns NULL. */
+/* Name ("NOT_FOUND") and text of an error. Takes the number with either sign; never returns NULL.
+ */
 const char *cq_err_name(int err);
 const char *cq_err_text(int err);
 /* Number of the error called NAME, or -1. */

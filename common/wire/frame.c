@@ -16,40 +16,33 @@ static const struct cq_schema *const schemas[] = {
 };
 
 static const struct cq_op ops[] = {
-#define CQ_REQUEST(name, code, served, state, fields, answer, doc)                                 \
-    {#name,                                                                                        \
-     code,                                                                                         \
-     false,                                                                                        \
-     CQ_SERVED_##served,                                                                           \
-     CQ_STATE_##state,                                                                             \
-     CQ_POLICY_DURABLE,                                                                            \
-     &cq_##fields##_schema,                                                                        \
-     &cq_##answer##_schema,                                                                        \
+#define CQ_REQUEST(name, code, served, state, fields, answer, doc) \
+    {#name,                                                        \
+     code,                                                         \
+     false,                                                        \
+     CQ_SERVED_##served,                                           \
+     CQ_STATE_##state,                                             \
+     CQ_POLICY_DURABLE,                                            \
+     &cq_##fields##_schema,                                        \
+     &cq_##answer##_schema,                                        \
      doc},
-#define CQ_PUSH(name, code, policy, fields, doc)                                                   \
-    {#name,                                                                                        \
-     code,                                                                                         \
-     true,                                                                                         \
-     CQ_SERVED_NONE,                                                                               \
-     CQ_STATE_USER,                                                                                \
-     CQ_POLICY_##policy,                                                                           \
-     &cq_##fields##_schema,                                                                        \
-     NULL,                                                                                         \
-     doc},
+#define CQ_PUSH(name, code, policy, fields, doc)                                                  \
+    {#name, code, true, CQ_SERVED_NONE, CQ_STATE_USER, CQ_POLICY_##policy, &cq_##fields##_schema, \
+     NULL,  doc},
 #include "common/wire/ops.def"
 #undef CQ_REQUEST
 #undef CQ_PUSH
 };
 
 static const struct cq_bus_op bus_ops[] = {
-#define CQ_BUS_OP(name, code, from, to, fields, answer, doc)                                       \
+#define CQ_BUS_OP(name, code, from, to, fields, answer, doc) \
     {#name, code, from, to, &cq_##fields##_schema, ANSWER_##answer, doc},
-#define ANSWER_none NULL
-#define ANSWER_empty &cq_empty_schema
-#define ANSWER_metrics &cq_metrics_schema
-#define ANSWER_edge_init &cq_edge_init_schema
-#define ANSWER_bus_welcome &cq_bus_welcome_schema
-#define ANSWER_watched &cq_watched_schema
+#define ANSWER_none            NULL
+#define ANSWER_empty           &cq_empty_schema
+#define ANSWER_metrics         &cq_metrics_schema
+#define ANSWER_edge_init       &cq_edge_init_schema
+#define ANSWER_bus_welcome     &cq_bus_welcome_schema
+#define ANSWER_watched         &cq_watched_schema
 #define ANSWER_presence_states &cq_presence_states_schema
 #include "common/wire/bus_ops.def"
 #undef CQ_BUS_OP
@@ -61,8 +54,8 @@ enum {
     SCHEMA_COUNT = sizeof schemas / sizeof schemas[0],
 };
 
-/* Codes are one byte: the first look-up of a code walks the table, all others read this index (row + 1). Filled before
- * main, so threads only read it. */
+/* Codes are one byte: the first look-up of a code walks the table, all others read this index (row
+ * + 1). Filled before main, so threads only read it. */
 static uint8_t op_index[256];
 static uint8_t bus_op_index[256];
 
@@ -157,7 +150,11 @@ cq_frame_next(cq_reader_t *r, struct cq_frame_op *op)
 }
 
 void
-cq_frame_request(cq_buf_t *b, enum cq_op_code code, uint64_t rid, const struct cq_schema *s, const void *in)
+cq_frame_request(cq_buf_t *b,
+                 enum cq_op_code code,
+                 uint64_t rid,
+                 const struct cq_schema *s,
+                 const void *in)
 {
     cq_pack_array(b, 2 + s->field_count);
     cq_pack_uint(b, code);
@@ -201,7 +198,9 @@ cq_frame_push(cq_buf_t *b, enum cq_op_code code, const struct cq_schema *s, cons
     cq_schema_write(s, b, in);
 }
 
-enum { ENVELOPE_FIELDS = 5 };
+enum {
+    ENVELOPE_FIELDS = 5
+};
 
 void
 cq_envelope_write(cq_buf_t *b, const struct cq_envelope *e)

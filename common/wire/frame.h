@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Messages (messages.def), operations of the WebSocket protocol (ops.def) and of the bus (bus_ops.def), client frames and
- * bus envelopes. docs/protocol.md and docs/bus.md say the same in prose.
+ * Messages (messages.def), operations of the WebSocket protocol (ops.def) and of the bus
+ * (bus_ops.def), client frames and bus envelopes. docs/protocol.md and docs/bus.md say the same in
+ * prose.
  */
 #ifndef CQ_WIRE_FRAME_H
 #define CQ_WIRE_FRAME_H
@@ -27,22 +28,34 @@ enum cq_relation {
 
 enum cq_op_code {
 #define CQ_REQUEST(name, code, served, state, fields, answer, doc) CQ_OP_##name = code,
-#define CQ_PUSH(name, code, policy, fields, doc) CQ_OP_##name = code,
+#define CQ_PUSH(name, code, policy, fields, doc)                   CQ_OP_##name = code,
 #include "common/wire/ops.def"
 #undef CQ_REQUEST
 #undef CQ_PUSH
 };
 
-enum cq_served { CQ_SERVED_EDGE, CQ_SERVED_STORE, CQ_SERVED_PRESENCE, CQ_SERVED_NONE };
-enum cq_op_state { CQ_STATE_GUEST = 1, CQ_STATE_USER = 2, CQ_STATE_BOTH = 3 };
-enum cq_op_policy { CQ_POLICY_DURABLE, CQ_POLICY_EPHEMERAL };
+enum cq_served {
+    CQ_SERVED_EDGE,
+    CQ_SERVED_STORE,
+    CQ_SERVED_PRESENCE,
+    CQ_SERVED_NONE
+};
+enum cq_op_state {
+    CQ_STATE_GUEST = 1,
+    CQ_STATE_USER = 2,
+    CQ_STATE_BOTH = 3
+};
+enum cq_op_policy {
+    CQ_POLICY_DURABLE,
+    CQ_POLICY_EPHEMERAL
+};
 
 struct cq_op {
     const char *name;
     uint8_t code;
     bool is_push;
-    enum cq_served served;   /* requests */
-    enum cq_op_state state;  /* requests */
+    enum cq_served served;    /* requests */
+    enum cq_op_state state;   /* requests */
     enum cq_op_policy policy; /* pushes */
     const struct cq_schema *fields;
     const struct cq_schema *answer; /* requests */
@@ -77,7 +90,8 @@ const struct cq_bus_op *cq_bus_op_all(size_t *count);
 
 /* ---- client frames: one WebSocket binary message = array of operations ---- */
 
-/* One operation of a frame: [code, rid, fields…] of a request or an answer, [code, fields…] of a push. */
+/* One operation of a frame: [code, rid, fields…] of a request or an answer, [code, fields…] of a
+ * push. */
 struct cq_frame_op {
     uint8_t code;
     uint64_t rid;       /* requests and answers; 0: no answer wanted */
@@ -86,14 +100,19 @@ struct cq_frame_op {
     struct cq_view raw; /* the whole operation */
 };
 
-/* Opens a frame: its number of operations, or -CQ_E_BAD_FRAME / -CQ_E_TOO_BIG; *r stands at the first. */
+/* Opens a frame: its number of operations, or -CQ_E_BAD_FRAME / -CQ_E_TOO_BIG; *r stands at the
+ * first. */
 int cq_frame_open(const void *data, size_t n, size_t ops_max, cq_reader_t *r) CQ_MUST_CHECK;
-/* Reads the next operation. 0 or -CQ_E_BAD_FRAME. Unknown codes are not an error here; for them the first value is taken
- * as rid if it is an unsigned integer, else rid is 0. */
+/* Reads the next operation. 0 or -CQ_E_BAD_FRAME. Unknown codes are not an error here; for them the
+ * first value is taken as rid if it is an unsigned integer, else rid is 0. */
 int cq_frame_next(cq_reader_t *r, struct cq_frame_op *op) CQ_MUST_CHECK;
 
 /* Write one operation. Requests and answers with rid, pushes without. */
-void cq_frame_request(cq_buf_t *b, enum cq_op_code code, uint64_t rid, const struct cq_schema *s, const void *in);
+void cq_frame_request(cq_buf_t *b,
+                      enum cq_op_code code,
+                      uint64_t rid,
+                      const struct cq_schema *s,
+                      const void *in);
 void cq_frame_ok(cq_buf_t *b, uint64_t rid, const struct cq_schema *s, const void *in);
 /* OK with fields that are packed already: field_count values in raw */
 void cq_frame_ok_raw(cq_buf_t *b, uint64_t rid, size_t field_count, struct cq_view raw);
@@ -109,7 +128,10 @@ struct cq_envelope {
     uint64_t flags;       /* 0 */
 };
 
-enum { CQ_ENVELOPE_VERSION = 1, CQ_ENVELOPE_HEADER_MAX = 64 };
+enum {
+    CQ_ENVELOPE_VERSION = 1,
+    CQ_ENVELOPE_HEADER_MAX = 64
+};
 
 /* Header: msgpack array [version, op, corr, deadline_ms, flags]. */
 void cq_envelope_write(cq_buf_t *b, const struct cq_envelope *e);
@@ -119,11 +141,20 @@ int cq_envelope_open(const void *data, size_t n, cq_reader_t *r) CQ_MUST_CHECK;
 
 /* ---- log records: array [kind, fields…] ---- */
 
-enum cq_rec_kind { CQ_REC_MESSAGE = 1, CQ_REC_RECEIPT = 2, CQ_REC_FRIEND = 3, CQ_REC_COMMIT = 4 };
+enum cq_rec_kind {
+    CQ_REC_MESSAGE = 1,
+    CQ_REC_RECEIPT = 2,
+    CQ_REC_FRIEND = 3,
+    CQ_REC_COMMIT = 4
+};
 
 void cq_rec_write(cq_buf_t *b, enum cq_rec_kind kind, const void *in);
 /* Kind and a reader at the fields; 0 or negative. */
-int cq_rec_open(const void *data, size_t n, enum cq_rec_kind *kind, cq_reader_t *fields, size_t *count) CQ_MUST_CHECK;
+int cq_rec_open(const void *data,
+                size_t n,
+                enum cq_rec_kind *kind,
+                cq_reader_t *fields,
+                size_t *count) CQ_MUST_CHECK;
 const struct cq_schema *cq_rec_schema(enum cq_rec_kind kind); /* NULL: unknown */
 
 #endif

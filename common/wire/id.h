@@ -33,7 +33,8 @@ cq_id_is_none(const struct cq_id *a)
     return cq_id_eq(a, &none);
 }
 
-/* Ids are random or hashes: their first bytes spread well. For hash tables in memory, not for partitions. */
+/* Ids are random or hashes: their first bytes spread well. For hash tables in memory, not for
+ * partitions. */
 static inline uint64_t
 cq_id_hash(const struct cq_id *a)
 {
@@ -43,7 +44,9 @@ cq_id_hash(const struct cq_id *a)
 }
 
 /* The partition of a user or chat: the first two bytes, big-endian, modulo the fixed count. */
-enum { CQ_PARTITION_COUNT = 1024 };
+enum {
+    CQ_PARTITION_COUNT = 1024
+};
 
 static inline uint16_t
 cq_id_partition(const struct cq_id *a)
@@ -51,7 +54,9 @@ cq_id_partition(const struct cq_id *a)
     return (uint16_t)(((a->b[0] << 8) | a->b[1]) % CQ_PARTITION_COUNT);
 }
 
-enum { CQ_ID_HEX_SIZE = 2 * CQ_ID_SIZE + 1 };
+enum {
+    CQ_ID_HEX_SIZE = 2 * CQ_ID_SIZE + 1
+};
 
 /* Lower-case hex with a final NUL into out. Returns out. */
 static inline char *

@@ -76,7 +76,10 @@ cq_pack_id(cq_buf_t *b, const struct cq_id *id)
     }
 }
 
-enum { ARRAY32 = 0xdd, ARRAY32_SIZE = 5 };
+enum {
+    ARRAY32 = 0xdd,
+    ARRAY32_SIZE = 5
+};
 
 size_t
 cq_pack_array_begin(cq_buf_t *b)

@@ -155,13 +155,27 @@ cq_read_id_or_nil(cq_reader_t *r)
     return cq_read_nil(r) ? (struct cq_id){0} : cq_read_id(r);
 }
 
-/* Bytes of payload after the tag (and its length bytes, which are consumed); sets *items for arrays and maps. */
+/* Bytes of payload after the tag (and its length bytes, which are consumed); sets *items for arrays
+ * and maps. */
 static uint64_t
 payload_of(cq_reader_t *r, uint64_t tag, uint64_t *items)
 {
     static const uint8_t fixed[] = {
-        /* 0xca float 32 … 0xd3 int 64 */ 4, 8, 1, 2, 4, 8, 1, 2, 4, 8,
-        /* 0xd4 fixext 1 … 16, with the type byte */ 2, 3, 5, 9, 17,
+        /* 0xca float 32 … 0xd3 int 64 */ 4,
+        8,
+        1,
+        2,
+        4,
+        8,
+        1,
+        2,
+        4,
+        8,
+        /* 0xd4 fixext 1 … 16, with the type byte */ 2,
+        3,
+        5,
+        9,
+        17,
     };
     *items = 0;
     if (tag <= 0x7f || tag >= 0xe0 || (tag >= 0xc0 && tag <= 0xc3 && tag != 0xc1)) {
@@ -223,7 +237,8 @@ cq_read_any(cq_reader_t *r)
     return r->err ? (struct cq_view){0} : (struct cq_view){start, (size_t)(r->p - start)};
 }
 
-/* Bytes of the UTF-8 sequence that starts at s (n > 0 bytes left), or 0. Table 3-7 of the Unicode Standard. */
+/* Bytes of the UTF-8 sequence that starts at s (n > 0 bytes left), or 0. Table 3-7 of the Unicode
+ * Standard. */
 static size_t
 utf8_sequence(const uint8_t *s, size_t n)
 {
@@ -231,7 +246,10 @@ utf8_sequence(const uint8_t *s, size_t n)
     if (c < 0x80) {
         return 1;
     }
-    size_t len = c >= 0xc2 && c <= 0xdf ? 2 : (c & 0xf0) == 0xe0 ? 3 : c >= 0xf0 && c <= 0xf4 ? 4 : 0;
+    size_t len = c >= 0xc2 && c <= 0xdf   ? 2
+                 : (c & 0xf0) == 0xe0     ? 3
+                 : c >= 0xf0 && c <= 0xf4 ? 4
+                                          : 0;
     if (len == 0 || len > n) {
         return 0;
     }

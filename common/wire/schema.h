@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MPL-2.0
- * A message's fields as data. From one X-macro list of fields come the C struct, its reader, its writer, the tables in
- * the documents and the fuzz target; see frame.h for the lists.
+ * A message's fields as data. From one X-macro list of fields come the C struct, its reader, its
+ * writer, the tables in the documents and the fuzz target; see frame.h for the lists.
  *
- * On the wire the fields are consecutive values of one msgpack array. A reader ignores values after the fields it knows,
- * so fields may be added at the end of an operation later.
+ * On the wire the fields are consecutive values of one msgpack array. A reader ignores values after
+ * the fields it knows, so fields may be added at the end of an operation later.
  */
 #ifndef CQ_WIRE_SCHEMA_H
 #define CQ_WIRE_SCHEMA_H
@@ -27,7 +27,8 @@ enum cq_field_type {
     CQ_FIELD_ANY,       /* struct cq_view of one whole msgpack value (empty view: nil) */
 };
 
-/* An array whose entries are read one by one: the bytes of all entries, without the array header. */
+/* An array whose entries are read one by one: the bytes of all entries, without the array header.
+ */
 struct cq_list {
     struct cq_view items;
     size_t count;
@@ -49,53 +50,51 @@ struct cq_schema {
 };
 
 /* The macros that a field list is called with: for the struct's members … */
-#define CQ_M_UINT(T, f, max) uint64_t f;
-#define CQ_M_ID(T, f) struct cq_id f;
+#define CQ_M_UINT(T, f, max)      uint64_t f;
+#define CQ_M_ID(T, f)             struct cq_id f;
 #define CQ_M_VIEW(T, f, min, max) struct cq_view f;
-#define CQ_M_BOOL(T, f) bool f;
-#define CQ_M_LIST(T, f, max) struct cq_list f;
-#define CQ_M_ANY(T, f) struct cq_view f;
+#define CQ_M_BOOL(T, f)           bool f;
+#define CQ_M_LIST(T, f, max)      struct cq_list f;
+#define CQ_M_ANY(T, f)            struct cq_view f;
 /* … and for their descriptors. */
-#define CQ_D_UINT(T, f, max) {#f, CQ_FIELD_UINT, offsetof(T, f), 0, max},
-#define CQ_D_ID(T, f) {#f, CQ_FIELD_ID, offsetof(T, f), 0, 0},
-#define CQ_D_NID(T, f) {#f, CQ_FIELD_ID_OR_NIL, offsetof(T, f), 0, 0},
+#define CQ_D_UINT(T, f, max)     {#f, CQ_FIELD_UINT, offsetof(T, f), 0, max},
+#define CQ_D_ID(T, f)            {#f, CQ_FIELD_ID, offsetof(T, f), 0, 0},
+#define CQ_D_NID(T, f)           {#f, CQ_FIELD_ID_OR_NIL, offsetof(T, f), 0, 0},
 #define CQ_D_BIN(T, f, min, max) {#f, CQ_FIELD_BIN, offsetof(T, f), min, max},
 #define CQ_D_STR(T, f, min, max) {#f, CQ_FIELD_STR, offsetof(T, f), min, max},
-#define CQ_D_BOOL(T, f) {#f, CQ_FIELD_BOOL, offsetof(T, f), 0, 0},
-#define CQ_D_LIST(T, f, max) {#f, CQ_FIELD_LIST, offsetof(T, f), 0, max},
-#define CQ_D_ANY(T, f) {#f, CQ_FIELD_ANY, offsetof(T, f), 0, 0},
+#define CQ_D_BOOL(T, f)          {#f, CQ_FIELD_BOOL, offsetof(T, f), 0, 0},
+#define CQ_D_LIST(T, f, max)     {#f, CQ_FIELD_LIST, offsetof(T, f), 0, max},
+#define CQ_D_ANY(T, f)           {#f, CQ_FIELD_ANY, offsetof(T, f), 0, 0},
 
-/* CQ_DECLARE_MESSAGE(send, CQ_SEND_FIELDS): struct cq_send and const struct cq_schema cq_send_schema. */
-#define CQ_DECLARE_MESSAGE(tag, FIELDS)                                                            \
-    struct cq_##tag {                                                                              \
-        FIELDS(struct cq_##tag,                                                                    \
-               CQ_M_UINT,                                                                          \
-               CQ_M_ID,                                                                            \
-               CQ_M_ID,                                                                            \
-               CQ_M_VIEW,                                                                          \
-               CQ_M_VIEW,                                                                          \
-               CQ_M_BOOL,                                                                          \
-               CQ_M_LIST,                                                                          \
-               CQ_M_ANY)                                                                           \
-    };                                                                                             \
+/* CQ_DECLARE_MESSAGE(send, CQ_SEND_FIELDS): struct cq_send and const struct cq_schema
+ * cq_send_schema. */
+#define CQ_DECLARE_MESSAGE(tag, FIELDS) \
+    struct cq_##tag {                   \
+        FIELDS(struct cq_##tag,         \
+               CQ_M_UINT,               \
+               CQ_M_ID,                 \
+               CQ_M_ID,                 \
+               CQ_M_VIEW,               \
+               CQ_M_VIEW,               \
+               CQ_M_BOOL,               \
+               CQ_M_LIST,               \
+               CQ_M_ANY)                \
+    };                                  \
     extern const struct cq_schema cq_##tag##_schema;
 
 #define CQ_DEFINE_MESSAGE(tag, FIELDS)                                                             \
-    static const struct cq_field tag##_fields[] = {FIELDS(struct cq_##tag,                         \
-                                                          CQ_D_UINT,                               \
-                                                          CQ_D_ID,                                 \
-                                                          CQ_D_NID,                                \
-                                                          CQ_D_BIN,                                \
-                                                          CQ_D_STR,                                \
-                                                          CQ_D_BOOL,                               \
-                                                          CQ_D_LIST,                               \
-                                                          CQ_D_ANY)};                              \
-    const struct cq_schema cq_##tag##_schema = {                                                   \
-        #tag, tag##_fields, sizeof tag##_fields / sizeof tag##_fields[0], sizeof(struct cq_##tag)};
+    static const struct cq_field tag##_fields[] = {FIELDS(struct cq_##tag, CQ_D_UINT, CQ_D_ID,     \
+                                                          CQ_D_NID, CQ_D_BIN, CQ_D_STR, CQ_D_BOOL, \
+                                                          CQ_D_LIST, CQ_D_ANY)};                   \
+    const struct cq_schema cq_##tag##_schema = {#tag, tag##_fields,                                \
+                                                sizeof tag##_fields / sizeof tag##_fields[0],      \
+                                                sizeof(struct cq_##tag)};
 
-/* Reads the fields from the next `available` values and skips what is left of them. 0 or -CQ_E_BAD_ARG/-CQ_E_BAD_FRAME;
- * *out (struct_size bytes) is zeroed first; views in it borrow the reader's bytes. */
-int cq_schema_read(const struct cq_schema *s, cq_reader_t *r, size_t available, void *out) CQ_MUST_CHECK;
+/* Reads the fields from the next `available` values and skips what is left of them. 0 or
+ * -CQ_E_BAD_ARG/-CQ_E_BAD_FRAME; *out (struct_size bytes) is zeroed first; views in it borrow the
+ * reader's bytes. */
+int cq_schema_read(const struct cq_schema *s, cq_reader_t *r, size_t available, void *out)
+    CQ_MUST_CHECK;
 /* The same for fields that are an array of their own. */
 int cq_schema_read_array(const struct cq_schema *s, cq_reader_t *r, void *out) CQ_MUST_CHECK;
 

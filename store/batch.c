@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#include "store/batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/rt/check.h"
+
+/* Room for one more element of an array that grows by doubling. */
+static void *
+grow(void *array, size_t count, size_t *room, size_t element_size)
+{
+    if (count < *room) {
+        return array;
+    }
+    *room = *room ? 2 * *room : 64;
+    array = realloc(array, *room * element_size);
+    CQ_ASSERT(array);
+    return array;
+}
+
+struct store_batch *
+store_batch_new(uint64_t number, uint64_t first_pos)
+{
+    struct store_batch *b = cq_alloc(sizeof *b);
+    b->number = number;
+    b->first_pos = first_pos;
+    return b;
+}
+
+void
+store_batch_destroy(struct store_batch **batch)
+{
+    struct store_batch *b = *batch;
+    if (!b) {
+        return;
+    }
+    cq_buf_free(&b->bytes);
+    free(b->records);
+    free(b->rows);
+    free(b->replies);
+    free(b->afters);
+    free(b->flushes);
+    free((void *)(uintptr_t)b->commit.records);
+    free(b->commit.rows);
+    free(b);
+    *batch = NULL;
+}
+
+static struct cq_view
+view_of(const struct store_batch *b, struct store_batch_span s)
+{
+    return (struct cq_view){b->bytes.data + s.offset, s.size};
+}
+
+static struct store_batch_span
+keep(struct store_batch *b, struct cq_view v)
+{
+    struct store_batch_span s = {b->bytes.size, v.n};
+    cq_buf_append(&b->bytes, v.p, v.n);
+    return s;
+}
+
+size_t
+store_batch_record_begin(struct store_batch *b)
+{
+    return b->bytes.size;
+}
+
+void
+store_batch_record_end(struct store_batch *b, size_t begin)
+{
+    b->records = grow(b->records, b->record_count, &b->record_room, sizeof *b->records);
+    b->records[b->record_count++] = (struct store_batch_span){begin, b->bytes.size - begin};
+}
+
+struct cq_view
+store_batch_record(const struct store_batch *b, uint64_t pos)
+{
+    if (pos < b->first_pos || pos - b->first_pos >= b->record_count) {
+        return (struct cq_view){0};
+    }
+    return view_of(b, b->records[pos - b->first_pos]);
+}
+
+static struct store_batch_row *
+find_cold(const struct store_batch *b, enum store_table t, struct cq_view key)
+{
+    size_t left = b->cold_count;
+    for (size_t i = b->row_count; i-- > 0 && left;) {
+        struct store_batch_row *row = &b->rows[i];
+        if (!row->is_cold) {
+            continue;
+        }
+        left--;
+        if (row->table == t && row->key.size == key.n &&
+            memcmp(view_of(b, row->key).p, key.p, key.n) == 0) {
+            return row;
+        }
+    }
+    return NULL;
+}
+
+void
+store_batch_put(struct store_batch *b,
+                enum store_table t,
+                struct cq_view key,
+                struct cq_view value,
+                bool is_cold)
+{
+    struct store_batch_row *row = is_cold ? find_cold(b, t, key) : NULL;
+    if (!row) {
+        b->rows = grow(b->rows, b->row_count, &b->row_room, sizeof *b->rows);
+        row = &b->rows[b->row_count++];
+        *row = (struct store_batch_row){.table = t, .is_cold = is_cold};
+        row->key = keep(b, key);
+        b->cold_count += is_cold;
+    }
+    row->is_delete = value.p == NULL;
+    row->value = keep(b, value);
+}
+
+bool
+store_batch_find(const struct store_batch *b,
+                 enum store_table t,
+                 struct cq_view key,
+                 struct cq_view *value)
+{
+    const struct store_batch_row *row = b->cold_count ? find_cold(b, t, key) : NULL;
+    if (!row) {
+        return false;
+    }
+    *value = row->is_delete ? (struct cq_view){0} : view_of(b, row->value);
+    return true;
+}
+
+static struct store_batch_reply *
+add_reply(struct store_batch *b, const struct cq_bus_from *to)
+{
+    b->replies = grow(b->replies, b->reply_count, &b->reply_room, sizeof *b->replies);
+    struct store_batch_reply *r = &b->replies[b->reply_count++];
+    *r = (struct store_batch_reply){.to = *to};
+    return r;
+}
+
+void
+store_batch_reply(struct store_batch *b,
+                  const struct cq_bus_from *to,
+                  size_t field_count,
+                  struct cq_view raw)
+{
+    struct store_batch_reply *r = add_reply(b, to);
+    r->field_count = field_count;
+    r->fields = keep(b, raw);
+}
+
+void
+store_batch_reply_schema(struct store_batch *b,
+                         const struct cq_bus_from *to,
+                         const struct cq_schema *s,
+                         const void *in)
+{
+    struct store_batch_reply *r = add_reply(b, to);
+    r->field_count = s->field_count;
+    r->fields.offset = b->bytes.size;
+    cq_schema_write(s, &b->bytes, in);
+    r->fields.size = b->bytes.size - r->fields.offset;
+}
+
+void
+store_batch_after(struct store_batch *b, store_batch_fn *fn, void *arg)
+{
+    b->afters = grow(b->afters, b->after_count, &b->after_room, sizeof *b->afters);
+    b->afters[b->after_count++] = (struct store_batch_after){fn, arg};
+}
+
+void
+store_batch_flush(struct store_batch *b, void *entry, uint64_t seq)
+{
+    b->flushes = grow(b->flushes, b->flush_count, &b->flush_room, sizeof *b->flushes);
+    b->flushes[b->flush_count++] = (struct store_batch_flush){entry, seq};
+}
+
+static int
+compare_rows(const void *left, const void *right)
+{
+    const struct store_row *a = left;
+    const struct store_row *b = right;
+    if (a->table != b->table) {
+        return a->table < b->table ? -1 : 1;
+    }
+    size_t n = a->key.n < b->key.n ? a->key.n : b->key.n;
+    int order = memcmp(a->key.p, b->key.p, n);
+    return order ? order : (a->key.n > b->key.n) - (a->key.n < b->key.n);
+}
+
+void
+store_batch_seal(struct store_batch *b)
+{
+    struct cq_view *records = cq_alloc((b->record_count + 1) * sizeof *records);
+    struct store_row *rows = cq_alloc((b->row_count + 1) * sizeof *rows);
+    for (size_t i = 0; i < b->record_count; i++) {
+        records[i] = view_of(b, b->records[i]);
+    }
+    for (size_t i = 0; i < b->row_count; i++) {
+        const struct store_batch_row *row = &b->rows[i];
+        rows[i] = (struct store_row){
+            .table = row->table,
+            .key = view_of(b, row->key),
+            .value = row->is_delete ? (struct cq_view){0} : view_of(b, row->value),
+        };
+    }
+    qsort(rows, b->row_count, sizeof *rows, compare_rows);
+    b->commit = (struct store_commit){
+        .first_pos = b->first_pos,
+        .records = records,
+        .record_count = b->record_count,
+        .rows = rows,
+        .row_count = b->row_count,
+    };
+}

@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#include "store/chat.h"
+
+#include <stdlib.h>
+
+#include "common/rt/check.h"
+
+void
+store_chat_init(struct store_chat *c, const struct cq_id *id)
+{
+    *c = (struct store_chat){.id = *id, .tail_first = 1};
+}
+
+void
+store_chat_fini(struct store_chat *c)
+{
+    free(c->devices);
+    free(c->tail);
+    *c = (struct store_chat){0};
+}
+
+int
+store_chat_member(const struct store_chat *c, const struct cq_id *user)
+{
+    for (int i = 0; i < STORE_CHAT_MEMBERS; i++) {
+        if (cq_id_eq(&c->members[i].user, user)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+const struct store_chat_device *
+store_chat_device(const struct store_chat *c, const struct cq_id *device)
+{
+    for (size_t i = 0; i < c->device_count; i++) {
+        if (cq_id_eq(&c->devices[i].device, device)) {
+            return &c->devices[i];
+        }
+    }
+    return NULL;
+}
+
+/* Finds or adds. NULL when the chat knows too many devices already. */
+static struct store_chat_device *
+device_of(struct store_chat *c, const struct cq_id *device, int member)
+{
+    for (size_t i = 0; i < c->device_count; i++) {
+        if (cq_id_eq(&c->devices[i].device, device)) {
+            return &c->devices[i];
+        }
+    }
+    if (c->device_count == STORE_CHAT_DEVICES_MAX) {
+        return NULL;
+    }
+    c->devices = realloc(c->devices, (c->device_count + 1) * sizeof *c->devices);
+    CQ_ASSERT(c->devices);
+    struct store_chat_device *d = &c->devices[c->device_count++];
+    *d = (struct store_chat_device){.device = *device, .member = (uint8_t)member};
+    return d;
+}
+
+enum store_chat_verdict
+store_chat_judge(const struct store_chat *c,
+                 const struct cq_id *device,
+                 uint64_t dseq,
+                 uint64_t prev,
+                 uint64_t *seq)
+{
+    const struct store_chat_device *d = store_chat_device(c, device);
+    uint64_t last = d ? d->last_dseq : 0;
+    if (dseq > last) {
+        return prev == last ? STORE_CHAT_ACCEPT : STORE_CHAT_OUT_OF_ORDER;
+    }
+    for (size_t i = 0; d && i < d->answer_count; i++) {
+        if (d->answers[i].dseq == dseq) {
+            *seq = d->answers[i].seq;
+            return STORE_CHAT_REPEAT;
+        }
+    }
+    return STORE_CHAT_CONFLICT;
+}
+
+bool
+store_chat_tail(const struct store_chat *c, uint64_t seq, struct store_chat_index *out)
+{
+    if (seq < c->tail_first || seq - c->tail_first >= c->tail_count) {
+        return false;
+    }
+    *out = c->tail[seq - c->tail_first];
+    return true;
+}
+
+void
+store_chat_trim(struct store_chat *c, uint64_t seq)
+{
+    if (seq < c->tail_first) {
+        return;
+    }
+    uint64_t n = seq - c->tail_first + 1;
+    n = n < c->tail_count ? n : c->tail_count;
+    memmove(c->tail, c->tail + n, (c->tail_count - n) * sizeof *c->tail);
+    c->tail_count -= n;
+    c->tail_first += n;
+    if (c->tail_count == 0) {
+        free(c->tail);
+        c->tail = NULL;
+        c->tail_room = 0;
+    }
+}
+
+static void
+push_tail(struct store_chat *c, struct store_chat_index entry)
+{
+    if (c->tail_count == c->tail_room) {
+        c->tail_room = c->tail_room ? 2 * c->tail_room : 4;
+        c->tail = realloc(c->tail, c->tail_room * sizeof *c->tail);
+        CQ_ASSERT(c->tail);
+    }
+    if (c->tail_count == 0) {
+        c->tail_first = c->head;
+    }
+    c->tail[c->tail_count++] = entry;
+}
+
+static void
+remember_answer(struct store_chat_device *d, uint64_t dseq, uint64_t seq)
+{
+    memmove(d->answers + 1, d->answers, (CQ_WINDOW - 1) * sizeof d->answers[0]);
+    d->answers[0] = (struct store_chat_answer){dseq, seq};
+    d->answer_count = d->answer_count < CQ_WINDOW ? (uint8_t)(d->answer_count + 1) : CQ_WINDOW;
+    d->last_dseq = dseq;
+}
+
+static int
+apply_message(struct store_chat *c, uint64_t pos, const struct cq_rec_message *m)
+{
+    int from = store_chat_member(c, &m->user);
+    if (from < 0 || m->seq != c->head + 1) {
+        return -CQ_E_CORRUPT;
+    }
+    struct store_chat_device *d = device_of(c, &m->device, from);
+    if (!d) {
+        return -CQ_E_CORRUPT;
+    }
+    c->head = m->seq;
+    c->members[from].sent++;
+    push_tail(c, (struct store_chat_index){pos, c->members[0].sent});
+    remember_answer(d, m->dseq, m->seq);
+    struct store_chat_member *other = &c->members[1 - from];
+    if (other->unread_count++ == 0) {
+        other->first_unread = m->seq;
+    }
+    other->unread_time_unix_ms = m->time_unix_ms;
+    return 0;
+}
+
+/* Messages of others than `member` among 1 … seq. */
+static int
+others_up_to(const struct store_chat *c,
+             int member,
+             uint64_t seq,
+             const struct store_chat_lookup *lookup,
+             uint64_t *out)
+{
+    struct store_chat_index entry = {0, 0};
+    if (seq == c->head) {
+        *out = c->members[1 - member].sent;
+        return 0;
+    }
+    if (seq > 0 && !store_chat_tail(c, seq, &entry)) {
+        int rc = lookup->fn(lookup->ctx, &c->id, seq, &entry);
+        if (rc) {
+            return rc;
+        }
+    }
+    if (entry.rank > seq) {
+        return -CQ_E_CORRUPT;
+    }
+    *out = member == 0 ? seq - entry.rank : entry.rank;
+    return 0;
+}
+
+/* The first message after `read` that is not member's, by bisection; there is one. */
+static int
+first_unread(const struct store_chat *c,
+             int member,
+             uint64_t read,
+             uint64_t others_read,
+             const struct store_chat_lookup *lookup,
+             uint64_t *out)
+{
+    uint64_t low = read + 1;
+    uint64_t high = c->head;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        uint64_t others = 0;
+        int rc = others_up_to(c, member, middle, lookup, &others);
+        if (rc) {
+            return rc;
+        }
+        if (others > others_read) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    *out = low;
+    return 0;
+}
+
+static int
+apply_read(struct store_chat *c,
+           uint64_t pos,
+           int member,
+           const struct cq_rec_receipt *r,
+           const struct store_chat_lookup *lookup)
+{
+    struct store_chat_member *m = &c->members[member];
+    if (r->up_to <= m->read) {
+        return 0;
+    }
+    uint64_t others = 0;
+    uint64_t first = 0;
+    int rc = others_up_to(c, member, r->up_to, lookup, &others);
+    uint64_t total = c->members[1 - member].sent;
+    if (!rc && others < total) {
+        rc = first_unread(c, member, r->up_to, others, lookup, &first);
+    }
+    if (rc) {
+        return rc;
+    }
+    m->read = r->up_to;
+    m->read_time_unix_ms = r->time_unix_ms;
+    m->others_read = others;
+    m->unread_count = total - others;
+    m->first_unread = first;
+    c->members[1 - member].read_audit = true;
+    c->members[1 - member].read_audit_pos = pos;
+    return 0;
+}
+
+static int
+apply_receipt(struct store_chat *c,
+              uint64_t pos,
+              const struct cq_rec_receipt *r,
+              const struct store_chat_lookup *lookup)
+{
+    int member = store_chat_member(c, &r->user);
+    if (member < 0 || r->up_to > c->head) {
+        return -CQ_E_CORRUPT;
+    }
+    if (cq_id_is_none(&r->device)) {
+        return apply_read(c, pos, member, r, lookup);
+    }
+    struct store_chat_device *d = device_of(c, &r->device, member);
+    if (!d) {
+        return -CQ_E_CORRUPT;
+    }
+    if (r->up_to > d->delivered) {
+        d->delivered = r->up_to;
+        d->delivered_time_unix_ms = r->time_unix_ms;
+    }
+    return 0;
+}
+
+static int
+apply_friend(struct store_chat *c, const struct cq_rec_friend *f)
+{
+    int order = cq_id_cmp(&f->user, &f->peer) < 0 ? 0 : 1;
+    c->members[order].user = f->user;
+    c->members[1 - order].user = f->peer;
+    c->key_version = f->key_version;
+    c->open = f->user_relation == CQ_RELATION_FRIENDS && f->peer_relation == CQ_RELATION_FRIENDS &&
+              !f->user_blocks && !f->peer_blocks;
+    return 0;
+}
+
+int
+store_chat_apply(struct store_chat *c,
+                 uint64_t pos,
+                 enum cq_rec_kind kind,
+                 const void *fields,
+                 const struct store_chat_lookup *lookup)
+{
+    int rc = 0;
+    if (pos <= c->last_pos) {
+        return 0;
+    }
+    switch (kind) {
+    case CQ_REC_MESSAGE:
+        rc = apply_message(c, pos, fields);
+        break;
+    case CQ_REC_RECEIPT:
+        rc = apply_receipt(c, pos, fields, lookup);
+        break;
+    case CQ_REC_FRIEND:
+        rc = apply_friend(c, fields);
+        break;
+    case CQ_REC_COMMIT:
+        break;
+    }
+    if (!rc) {
+        c->last_pos = pos;
+    }
+    return rc;
+}

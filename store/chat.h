@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * A chat's state, and what each log record does to it. Pure: no storage, no bus, no clock.
+ *
+ * This is where sequence numbers, deduplication and cursors live, once, for every engine:
+ *   - seq counts a chat's messages from 1 without gaps;
+ *   - a device's send is accepted only behind its last accepted one (prev), and its last CQ_WINDOW
+ * answers are kept;
+ *   - cursors (delivered per device, read per user) are set by max().
+ *
+ * store_chat_apply() is the only way to change it, for live requests and for replay alike. A record
+ * at or below last_pos is skipped, so a replay adds nothing twice.
+ */
+#ifndef STORE_CHAT_H
+#define STORE_CHAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/wire/frame.h"
+
+enum {
+    STORE_CHAT_MEMBERS = 2,
+    STORE_CHAT_DEVICES_MAX = 64
+};
+
+/* Where a message is, and how many of the messages 1 … seq are member 0's (so counting a range
+ * takes two look-ups). */
+struct store_chat_index {
+    uint64_t pos;
+    uint64_t rank;
+};
+
+struct store_chat_answer {
+    uint64_t dseq;
+    uint64_t seq;
+};
+
+struct store_chat_device {
+    struct cq_id device;
+    uint8_t member;
+    uint8_t answer_count;
+    uint64_t delivered; /* holds everything up to */
+    uint64_t delivered_time_unix_ms;
+    uint64_t last_dseq;
+    struct store_chat_answer answers[CQ_WINDOW]; /* newest first */
+};
+
+struct store_chat_member {
+    struct cq_id user;
+    uint64_t sent; /* messages of this member */
+    uint64_t read; /* has read up to */
+    uint64_t read_time_unix_ms;
+    uint64_t others_read; /* other people's messages among 1 … read */
+    /* The Unread_Audit row of (user, chat): exists while count > 0. */
+    uint64_t first_unread;
+    uint64_t unread_count;
+    uint64_t unread_time_unix_ms; /* of the last one */
+    /* The Read_Audit row of (sender = this user, chat): exists from the peer's reading until all
+     * devices know it. */
+    bool read_audit;
+    uint64_t read_audit_pos;
+};
+
+struct store_chat {
+    struct cq_id id;
+    uint64_t last_pos; /* log position of the last record applied */
+    uint64_t head;     /* last seq */
+    bool open;
+    uint64_t key_version;
+    struct store_chat_member members[STORE_CHAT_MEMBERS]; /* ascending by user id */
+    struct store_chat_device *devices;
+    size_t device_count;
+    /* Index rows not yet in the table: seqs tail_first … tail_first + tail_count - 1. */
+    uint64_t tail_first;
+    struct store_chat_index *tail;
+    size_t tail_count, tail_room;
+};
+
+void store_chat_init(struct store_chat *c, const struct cq_id *id);
+void store_chat_fini(struct store_chat *c);
+
+/* Member number of a user, or -1. */
+int store_chat_member(const struct store_chat *c, const struct cq_id *user);
+/* NULL if the device has neither sent nor acknowledged anything here. */
+const struct store_chat_device *store_chat_device(const struct store_chat *c,
+                                                  const struct cq_id *device);
+
+/* What a SEND of this device would do. */
+enum store_chat_verdict {
+    STORE_CHAT_ACCEPT,       /* append it as head + 1 */
+    STORE_CHAT_REPEAT,       /* taken before as *seq, if the bytes are the same */
+    STORE_CHAT_CONFLICT,     /* dseq used or passed, answer no longer known: DSEQ_CONFLICT */
+    STORE_CHAT_OUT_OF_ORDER, /* prev is not the last accepted dseq */
+};
+enum store_chat_verdict store_chat_judge(const struct store_chat *c,
+                                         const struct cq_id *device,
+                                         uint64_t dseq,
+                                         uint64_t prev,
+                                         uint64_t *seq);
+
+/* The look-up that apply needs for a read cursor behind the head: the index entry of a seq that is
+ * not in the tail. */
+struct store_chat_lookup {
+    int (*fn)(void *ctx, const struct cq_id *chat, uint64_t seq, struct store_chat_index *out);
+    void *ctx;
+};
+
+/* Applies a record of this chat at pos; fields point to the decoded struct of the kind. 0;
+ * -CQ_E_CORRUPT if the record cannot follow this state (never for a record that was validated); the
+ * look-up's error. On error the chat is unchanged. */
+int store_chat_apply(struct store_chat *c,
+                     uint64_t pos,
+                     enum cq_rec_kind kind,
+                     const void *fields,
+                     const struct store_chat_lookup *lookup) CQ_MUST_CHECK;
+
+/* Index entry from the tail; false if it is in the table (or beyond the head). */
+bool store_chat_tail(const struct store_chat *c, uint64_t seq, struct store_chat_index *out);
+/* The index rows up to and including seq are in the table: forget them. */
+void store_chat_trim(struct store_chat *c, uint64_t seq);
+
+/* The rows. CHAT: everything but the audits' times; UNREAD and READ: the founding tables, msgpack
+ * arrays [last_pos, first_unread, count, last_time] and [last_pos, read_up_to, time]. */
+void store_chat_write(cq_buf_t *b, const struct store_chat *c);
+int store_chat_read(struct cq_view row,
+                    struct store_chat *c) CQ_MUST_CHECK; /* into a fresh chat; CORRUPT */
+void store_chat_write_unread(cq_buf_t *b, const struct store_chat *c, int member);
+void store_chat_write_read(cq_buf_t *b, const struct store_chat *c, int member);
+void store_chat_write_index(cq_buf_t *b, const struct store_chat_index *i);
+int store_chat_read_index(struct cq_view row, struct store_chat_index *i) CQ_MUST_CHECK;
+
+#endif

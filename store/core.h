@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * The store's bus actor: owns all state, handles requests, builds group commits. The committer
+ * actor does nothing but commit (write, fsync) one sealed batch after the other; readers read
+ * ranges of history; the vault has its own actors.
+ *
+ * The rule of every answer: what it says is durable. An answer goes out at once if nothing is on
+ * its way to the disk, else with the batch that holds the newest change it could have seen
+ * (store_core_reply). So a reader never sees what a crash could take back.
+ *
+ * This header is for the store's own files: the handlers work on struct store_core directly.
+ */
+#ifndef STORE_CORE_H
+#define STORE_CORE_H
+
+#include "common/rt/bus.h"
+#include "common/rt/worker.h"
+
+#include "store/account.h"
+#include "store/batch.h"
+#include "store/engine.h"
+#include "store/friend.h"
+#include "store/projection.h"
+#include "store/route.h"
+#include "store/vault.h"
+
+struct store_core_cfg {
+    char *name;
+    char *broker;
+    char *data;
+    char *master_key;
+    char *key_command;
+    char *log_level;
+    uint64_t map_bytes;
+    uint64_t reserve_bytes;
+    uint64_t chat_cache;         /* clean chats in memory */
+    uint64_t checkpoint_records; /* a round of write-behind starts this far behind the head */
+    uint64_t checkpoint_idle_ms; /* … or this long after the last round */
+    uint64_t token_days;
+    uint64_t hash_queue;
+};
+
+struct store_revoked; /* on_device.c */
+
+struct store_core {
+    const struct store_core_cfg *cfg;
+    cq_loop_t *loop;
+    cq_bus_t *bus;
+    store_engine_t *engine;
+    store_vault_t *vault;
+    store_projection_t *projection;
+    cq_worker_t *committer;
+    cq_worker_t *reader;
+    store_route_t *route;
+    cq_timer_t *tick; /* 1 s */
+    struct cq_id epoch;
+    store_snapshot_t *snapshot; /* of this turn, opened when first needed */
+    struct store_batch *building;
+    struct store_batch *committing; /* NULL: the committer is idle */
+    uint64_t batch_number;
+    uint64_t last_pos;    /* last position given out */
+    uint64_t durable_pos; /* last position on disk */
+    uint64_t marker;      /* projections on disk are complete up to here */
+    uint64_t last_round_mono_ms;
+    uint64_t
+        refuse_until_mono_ms; /* the disk is full: writes are refused until then without trying */
+    uint64_t commit_time_unix_ms; /* of the last commit, logged with the next one */
+    uint64_t commit_time_pos;
+    struct store_auth *auths; /* log-ins under way (on_account.c) */
+    size_t auth_count;
+    struct store_revoked *revoked;
+    struct store_seen *seen;              /* versions that devices have synced to (on_sync.c) */
+    char (*edges)[CQ_ACTOR_NAME_MAX + 1]; /* alive */
+    size_t edge_count;
+    bool stopping;
+    int exit_code;
+};
+
+/* ---- life (core.c) ---- */
+
+int store_core_open(struct store_core *core, const struct store_core_cfg *cfg) CQ_MUST_CHECK;
+void store_core_run(struct store_core *core);
+void store_core_close(struct store_core *core);
+
+/* ---- for handlers (core.c) ---- */
+
+/* May writes be tried now? 0 or -CQ_E_NO_SPACE. Ask before changing anything. */
+int store_core_writable(const struct store_core *core) CQ_MUST_CHECK;
+/* Appends a record and, if chat is not NULL, applies it first. *pos: its position. On error nothing
+ * is changed. */
+int store_core_append(struct store_core *core,
+                      struct store_chat *chat,
+                      enum cq_rec_kind kind,
+                      const void *fields,
+                      uint64_t *pos) CQ_MUST_CHECK;
+/* A row as the newest change has it. View until the next change of any row or the end of the turn.
+ * NOT_FOUND. */
+int store_core_row(struct store_core *core,
+                   enum store_table t,
+                   const struct store_key *key,
+                   struct cq_view *value) CQ_MUST_CHECK;
+void store_core_put(struct store_core *core,
+                    enum store_table t,
+                    const struct store_key *key,
+                    struct cq_view value);
+int store_core_snapshot(struct store_core *core, store_snapshot_t **s) CQ_MUST_CHECK;
+/* Calls fn for each row with the prefix, changes that are under way included (in no particular
+ * order). */
+int store_core_scan(struct store_core *core,
+                    enum store_table t,
+                    const struct store_key *prefix,
+                    store_row_fn *fn,
+                    void *ctx) CQ_MUST_CHECK;
+/* The chat if the user is a member of it, else NOT_FOUND, the same as if it did not exist. */
+int store_core_chat(struct store_core *core,
+                    const struct cq_id *chat,
+                    const struct cq_id *user,
+                    struct store_chat **out,
+                    int *member) CQ_MUST_CHECK;
+/* The record at a position, from memory or disk. View as store_core_row. */
+int store_core_record(struct store_core *core, uint64_t pos, struct cq_view *record) CQ_MUST_CHECK;
+
+/* The newest batch that holds or will hold a change, NULL if everything is durable. */
+struct store_batch *store_core_pending(struct store_core *core);
+void store_core_reply(struct store_core *core,
+                      const struct cq_bus_from *to,
+                      const struct cq_schema *s,
+                      const void *in);
+void store_core_reply_raw(struct store_core *core,
+                          const struct cq_bus_from *to,
+                          size_t field_count,
+                          struct cq_view raw);
+/* An event to every live edge. */
+void store_core_tell_edges(struct store_core *core,
+                           uint8_t op,
+                           const struct cq_schema *s,
+                           const void *in);
+/* Runs fn when everything so far is durable: at once, or with the pending batch. */
+void store_core_after(struct store_core *core, store_batch_fn *fn, void *arg);
+
+/* ---- replay.c ---- */
+
+/* Reads marker, epoch and routed-up-to, and applies the log behind the marker. */
+int store_replay_run(struct store_core *core) CQ_MUST_CHECK;
+/* The stored routed-up-to position, 0 if none. */
+int store_replay_routed(struct store_core *core, uint64_t *pos) CQ_MUST_CHECK;
+
+/* ---- ops.c: what the bus brings ---- */
+
+extern const struct cq_bus_row store_ops_rows[];
+extern const size_t store_ops_row_count;
+
+/* One client operation of an authenticated device, decoded. */
+struct store_call {
+    const struct cq_bus_from *from;
+    struct cq_id user;
+    struct cq_id device;
+    uint8_t op;
+};
+/* in: the operation's decoded fields. Answers itself and returns 0, or returns the error to answer
+ * (*detail with it). */
+typedef int store_call_fn(struct store_core *core,
+                          const struct store_call *call,
+                          const void *in,
+                          uint64_t *detail);
+
+/* on_message.c */
+store_call_fn store_on_send, store_on_ack, store_on_typing;
+/* on_sync.c */
+store_call_fn store_on_sync, store_on_chats, store_on_keys;
+void store_sync_free(struct store_core *core);
+/* history.c */
+store_call_fn store_on_history;
+void store_history_run(void *ctx, void *job);
+void store_history_done(void *ctx, void *job);
+/* on_friend.c */
+store_call_fn store_on_friends, store_on_friend_op;
+cq_bus_handler store_on_watchlist;
+int store_friend_row(struct store_core *core,
+                     const struct cq_id *user,
+                     const struct cq_id *peer,
+                     struct store_friend *out) CQ_MUST_CHECK;
+int store_name_find(struct store_core *core, struct cq_view name, struct cq_id *user) CQ_MUST_CHECK;
+/* A user's friend rows: calls fn with each; returning false stops. */
+typedef bool store_friend_fn(void *ctx, const struct cq_id *peer, const struct store_friend *row);
+int store_friend_each(struct store_core *core,
+                      const struct cq_id *user,
+                      store_friend_fn *fn,
+                      void *ctx) CQ_MUST_CHECK;
+/* on_account.c */
+cq_bus_handler store_on_auth;
+void store_account_free(struct store_core *core);
+/* on_device.c */
+store_call_fn store_on_devices, store_on_revoke, store_on_logout;
+cq_bus_handler store_on_edge_init;
+int store_device_load(struct store_core *core) CQ_MUST_CHECK; /* the revoked ones, at start */
+void store_device_free(struct store_core *core);
+bool store_device_is_revoked(const struct store_core *core,
+                             const struct cq_id *user,
+                             const struct cq_id *device);
+int store_device_row(struct store_core *core,
+                     const struct cq_id *user,
+                     const struct cq_id *device,
+                     struct store_device *out) CQ_MUST_CHECK;
+void store_device_put(struct store_core *core,
+                      const struct cq_id *user,
+                      const struct cq_id *device,
+                      const struct store_device *row);
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * HISTORY: a range of a chat's messages, read by the reader actor with a snapshot of its own, so
+ * that cold pages never hold up the bus actor. What is not in the index table yet (the chat's tail)
+ * goes along with the job.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/rt/check.h"
+
+#include "store/core.h"
+
+struct history_job {
+    struct store_core *core;
+    struct cq_bus_from from;
+    struct cq_id chat;
+    uint64_t next_seq, last_seq; /* to read */
+    uint64_t head;
+    uint64_t tail_first; /* positions of tail_first … are in tail */
+    size_t tail_count;
+    int rc;
+    bool more;
+    cq_buf_t messages;
+    size_t count;
+    uint64_t tail[]; /* log positions */
+};
+
+static void
+destroy(struct history_job *job)
+{
+    cq_buf_free(&job->messages);
+    free(job);
+}
+
+/* Appends the message of a record; false when the answer is full. */
+static bool
+add_message(struct history_job *job, struct cq_view record)
+{
+    struct cq_rec_message m;
+    enum cq_rec_kind kind;
+    cq_reader_t r;
+    size_t count = 0;
+    job->rc = cq_rec_open(record.p, record.n, &kind, &r, &count);
+    if (!job->rc) {
+        job->rc = kind == CQ_REC_MESSAGE ? cq_schema_read(&cq_rec_message_schema, &r, count, &m)
+                                         : -CQ_E_CORRUPT;
+    }
+    if (!job->rc && (!cq_id_eq(&m.chat, &job->chat) || m.seq != job->next_seq)) {
+        job->rc = -CQ_E_CORRUPT;
+    }
+    if (job->rc) {
+        return false;
+    }
+    if (job->count == CQ_HISTORY_MAX_COUNT ||
+        (job->count && job->messages.size + record.n > CQ_HISTORY_MAX_BYTES)) {
+        job->more = true;
+        return false;
+    }
+    cq_schema_write_array(&cq_message_schema, &job->messages, &m);
+    job->count++;
+    job->next_seq++;
+    return true;
+}
+
+struct indexed {
+    struct history_job *job;
+    store_snapshot_t *snapshot;
+};
+
+static bool
+add_record(struct indexed *in, uint64_t pos)
+{
+    struct cq_view record;
+    in->job->rc = store_snapshot_record(in->snapshot, pos, &record);
+    return in->job->rc == 0 && add_message(in->job, record);
+}
+
+static bool
+on_index_row(void *ctx, struct cq_view key, struct cq_view value)
+{
+    struct indexed *in = ctx;
+    struct store_chat_index index;
+    struct store_key expected = store_key_index(&in->job->chat, in->job->next_seq);
+    if (in->job->next_seq > in->job->last_seq) {
+        return false;
+    }
+    bool is_next = key.n == expected.n && memcmp(key.p, expected.b, key.n) == 0;
+    in->job->rc = is_next ? store_chat_read_index(value, &index) : -CQ_E_CORRUPT;
+    return in->job->rc == 0 && add_record(in, index.pos);
+}
+
+/* Reader actor. */
+void
+store_history_run(void *ctx, void *arg)
+{
+    struct history_job *job = arg;
+    struct store_core *core = ctx;
+    struct indexed in = {job, NULL};
+    struct store_key prefix = store_key_of(&job->chat);
+    struct store_key from = store_key_index(&job->chat, job->next_seq);
+    job->rc = store_snapshot_open(core->engine, &in.snapshot);
+    if (job->rc) {
+        return;
+    }
+    if (job->next_seq <= job->last_seq && job->next_seq < job->tail_first) {
+        int rc = store_snapshot_scan(in.snapshot, STORE_TABLE_INDEX, store_key_view(&prefix),
+                                     store_key_view(&from), on_index_row, &in);
+        job->rc = rc ? rc : job->rc;
+    }
+    while (!job->rc && !job->more && job->next_seq <= job->last_seq &&
+           job->next_seq >= job->tail_first) {
+        uint64_t i = job->next_seq - job->tail_first;
+        if (i >= job->tail_count || !add_record(&in, job->tail[i])) {
+            break;
+        }
+    }
+    store_snapshot_close(&in.snapshot);
+}
+
+/* Loop thread. */
+void
+store_history_done(void *ctx, void *arg)
+{
+    struct store_core *core = ctx;
+    struct history_job *job = arg;
+    if (job->rc) {
+        cq_bus_reply_err(core->bus, &job->from, -CQ_E_INTERNAL, 0);
+    } else {
+        struct cq_history_part part = {job->head, job->more,
+                                       cq_list_of(&job->messages, job->count)};
+        cq_bus_reply(core->bus, &job->from, &cq_history_part_schema, &part);
+    }
+    destroy(job);
+}
+
+/* Everything the job may read is on disk now. */
+static void
+submit(void *ctx, void *arg, int rc)
+{
+    struct store_core *core = ctx;
+    struct history_job *job = arg;
+    void *handed = job;
+    if (!rc) {
+        rc = cq_worker_submit(core->reader, &handed);
+    }
+    if (rc) {
+        cq_bus_reply_err(core->bus, &job->from, -CQ_E_BUSY, 0);
+        destroy(job);
+    }
+}
+
+int
+store_on_history(struct store_core *core,
+                 const struct store_call *call,
+                 const void *in,
+                 uint64_t *detail)
+{
+    const struct cq_history *range = in;
+    struct store_chat *chat = NULL;
+    int member = 0;
+    (void)detail;
+    int rc = store_core_chat(core, &range->chat, &call->user, &chat, &member);
+    if (rc) {
+        return rc;
+    }
+    if (range->from_seq == 0) {
+        return -CQ_E_BAD_ARG;
+    }
+    uint64_t last = range->to_seq < chat->head ? range->to_seq : chat->head;
+    uint64_t bound = range->from_seq +
+                     CQ_HISTORY_MAX_COUNT; /* one beyond the most, to know whether there is more */
+    last = last < bound ? last : bound;
+    uint64_t first_tail = range->from_seq > chat->tail_first ? range->from_seq : chat->tail_first;
+    size_t tail_count =
+        chat->tail_count && last >= first_tail ? (size_t)(last - first_tail + 1) : 0;
+    struct history_job *job = cq_alloc(sizeof *job + tail_count * sizeof job->tail[0]);
+    *job = (struct history_job){
+        .core = core,
+        .from = *call->from,
+        .chat = chat->id,
+        .next_seq = range->from_seq,
+        .last_seq = last,
+        .head = chat->head,
+        .tail_first = chat->tail_count ? first_tail : UINT64_MAX,
+        .tail_count = tail_count,
+    };
+    for (size_t i = 0; i < tail_count; i++) {
+        job->tail[i] = chat->tail[first_tail + i - chat->tail_first].pos;
+    }
+    store_core_after(core, submit, job);
+    return 0;
+}

@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * SEND, ACK, TYPING.
+ */
+#include <string.h>
+
+#include "store/core.h"
+
+/* A dseq that was taken before: the first answer again if the bytes are the same. The design's
+ * "hash of the ciphertext" is the ciphertext itself here: the log has it, a retry is rare, and
+ * equality needs no collision argument. */
+static int
+repeat_send(struct store_core *core,
+            const struct store_call *call,
+            struct store_chat *chat,
+            const struct cq_send *send,
+            uint64_t seq)
+{
+    struct store_chat_index index;
+    struct cq_view record;
+    struct cq_rec_message first;
+    enum cq_rec_kind kind;
+    cq_reader_t r;
+    size_t count = 0;
+    int rc = store_projection_index(core->projection, chat, seq, &index);
+    if (!rc) {
+        rc = store_core_record(core, index.pos, &record);
+    }
+    if (!rc) {
+        rc = cq_rec_open(record.p, record.n, &kind, &r, &count);
+    }
+    if (!rc) {
+        rc = kind == CQ_REC_MESSAGE ? cq_schema_read(&cq_rec_message_schema, &r, count, &first)
+                                    : -CQ_E_CORRUPT;
+    }
+    if (rc) {
+        return rc;
+    }
+    bool same = first.key_version == send->key_version &&
+                first.ciphertext.n == send->ciphertext.n &&
+                memcmp(first.nonce.p, send->nonce.p, CQ_NONCE_SIZE) == 0 &&
+                memcmp(first.ciphertext.p, send->ciphertext.p, send->ciphertext.n) == 0;
+    if (!same) {
+        return -CQ_E_DSEQ_CONFLICT;
+    }
+    struct cq_sent sent = {first.seq, first.time_unix_ms};
+    store_core_reply(core, call->from, &cq_sent_schema, &sent);
+    return 0;
+}
+
+static int
+accept_send(struct store_core *core,
+            const struct store_call *call,
+            struct store_chat *chat,
+            const struct cq_send *send)
+{
+    if (!chat->open) {
+        return -CQ_E_CHAT_CLOSED;
+    }
+    if (send->key_version != chat->key_version) {
+        return -CQ_E_KEY_VERSION;
+    }
+    if (chat->device_count == STORE_CHAT_DEVICES_MAX && !store_chat_device(chat, &call->device)) {
+        return -CQ_E_BAD_DEVICE;
+    }
+    int rc = store_core_writable(core);
+    if (rc) {
+        return rc;
+    }
+    struct cq_rec_message m = {
+        .chat = chat->id,
+        .seq = chat->head + 1,
+        .user = call->user,
+        .device = call->device,
+        .dseq = send->dseq,
+        .time_unix_ms = cq_now_unix_ms(),
+        .key_version = send->key_version,
+        .nonce = send->nonce,
+        .ciphertext = send->ciphertext,
+    };
+    uint64_t pos = 0;
+    rc = store_core_append(core, chat, CQ_REC_MESSAGE, &m, &pos);
+    if (rc) {
+        return rc;
+    }
+    struct cq_sent sent = {m.seq, m.time_unix_ms};
+    store_core_reply(core, call->from, &cq_sent_schema, &sent);
+    return 0;
+}
+
+int
+store_on_send(struct store_core *core,
+              const struct store_call *call,
+              const void *in,
+              uint64_t *detail)
+{
+    const struct cq_send *send = in;
+    struct store_chat *chat = NULL;
+    int member = 0;
+    int rc = store_core_chat(core, &send->chat, &call->user, &chat, &member);
+    if (rc) {
+        return rc;
+    }
+    if (send->dseq == 0 || send->prev >= send->dseq) {
+        return -CQ_E_BAD_ARG;
+    }
+    const struct store_chat_device *device = store_chat_device(chat, &call->device);
+    uint64_t seq = 0;
+    switch (store_chat_judge(chat, &call->device, send->dseq, send->prev, &seq)) {
+    case STORE_CHAT_ACCEPT:
+        return accept_send(core, call, chat, send);
+    case STORE_CHAT_REPEAT:
+        return repeat_send(core, call, chat, send, seq);
+    case STORE_CHAT_CONFLICT:
+        return -CQ_E_DSEQ_CONFLICT;
+    case STORE_CHAT_OUT_OF_ORDER:
+        break;
+    }
+    *detail = device ? device->last_dseq : 0;
+    return -CQ_E_OUT_OF_ORDER;
+}
+
+static int
+append_receipt(struct store_core *core,
+               struct store_chat *chat,
+               const struct cq_id *user,
+               const struct cq_id *device,
+               uint64_t up_to)
+{
+    struct cq_rec_receipt r = {
+        .chat = chat->id,
+        .user = *user,
+        .device = *device,
+        .up_to = up_to,
+        .time_unix_ms = cq_now_unix_ms(),
+    };
+    uint64_t pos = 0;
+    return store_core_append(core, chat, CQ_REC_RECEIPT, &r, &pos);
+}
+
+/* One chat's cursors: a record for each that grows. */
+static int
+ack_chat(struct store_core *core, const struct store_call *call, const struct cq_ack_cursor *ack)
+{
+    static const struct cq_id none;
+    struct store_chat *chat = NULL;
+    int member = 0;
+    int rc = store_core_chat(core, &ack->chat, &call->user, &chat, &member);
+    if (rc) {
+        return rc;
+    }
+    uint64_t delivered =
+        ack->delivered > ack->read ? ack->delivered : ack->read; /* read implies delivered */
+    if (delivered > chat->head) {
+        return -CQ_E_ABOVE_HEAD;
+    }
+    const struct store_chat_device *device = store_chat_device(chat, &call->device);
+    if (!device && chat->device_count == STORE_CHAT_DEVICES_MAX) {
+        return -CQ_E_BAD_DEVICE;
+    }
+    if (delivered > (device ? device->delivered : 0)) {
+        rc = append_receipt(core, chat, &call->user, &call->device, delivered);
+    }
+    if (!rc && ack->read > chat->members[member].read) {
+        rc = append_receipt(core, chat, &call->user, &none, ack->read);
+    }
+    return rc;
+}
+
+int
+store_on_ack(struct store_core *core,
+             const struct store_call *call,
+             const void *in,
+             uint64_t *detail)
+{
+    const struct cq_ack *ack = in;
+    cq_reader_t r = cq_list_reader(&ack->cursors);
+    int rc = store_core_writable(core);
+    int first_rc = rc;
+    (void)detail;
+    /* Every cursor stands for itself: one that cannot be set does not hold up the others. */
+    for (size_t i = 0; i < ack->cursors.count && !rc; i++) {
+        struct cq_ack_cursor cursor;
+        rc = cq_schema_read_array(&cq_ack_cursor_schema, &r, &cursor);
+        int chat_rc = rc ? rc : ack_chat(core, call, &cursor);
+        first_rc = first_rc ? first_rc : chat_rc;
+    }
+    if (first_rc) {
+        return first_rc;
+    }
+    store_core_reply(core, call->from, &cq_empty_schema, "");
+    return 0;
+}
+
+int
+store_on_typing(struct store_core *core,
+                const struct store_call *call,
+                const void *in,
+                uint64_t *detail)
+{
+    const struct cq_typing *typing = in;
+    struct store_chat *chat = NULL;
+    int member = 0;
+    (void)detail;
+    int rc = store_core_chat(core, &typing->chat, &call->user, &chat, &member);
+    if (rc) {
+        return rc;
+    }
+    if (!chat->open) {
+        return -CQ_E_CHAT_CLOSED;
+    }
+    struct cq_typing_note note = {chat->id, call->user, typing->on};
+    cq_buf_t event = {0};
+    cq_frame_push(&event, CQ_OP_TYPING_NOTE, &cq_typing_note_schema, &note);
+    store_route_ephemeral(core->route, &chat->members[1 - member].user, 1,
+                          (struct cq_view){event.data, event.size});
+    cq_buf_free(&event);
+    cq_bus_reply(core->bus, call->from, &cq_empty_schema, "");
+    return 0;
+}

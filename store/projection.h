@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * The chats in memory: the ones changed since their rows were written (dirty) and a bounded number
+ * of others, over the tables CHAT, INDEX, UNREAD and READ. Rows are written behind: a round takes
+ * all dirty chats in key order, a bounded slice goes with each commit, and when the round is
+ * through, the marker says up to which log position the tables are complete (design §4).
+ *
+ * Loop thread only.
+ */
+#ifndef STORE_PROJECTION_H
+#define STORE_PROJECTION_H
+
+#include "store/batch.h"
+#include "store/chat.h"
+
+typedef struct store_projection store_projection_t;
+
+struct store_projection_cfg {
+    /* Reads a row of CHAT or INDEX as it is on disk now. 0, NOT_FOUND, other. */
+    int (*row)(void *ctx, enum store_table t, struct cq_view key, struct cq_view *value);
+    void *ctx;
+    size_t cache_max; /* clean chats kept in memory */
+};
+
+store_projection_t *store_projection_new(const struct store_projection_cfg *cfg);
+void store_projection_destroy(store_projection_t **p);
+/* Forgets everything in memory: the truth is on disk (after a failed commit). */
+void store_projection_reset(store_projection_t *p);
+
+/* The chat, loaded if need be; view until the next turn. 0; NOT_FOUND (*chat NULL); CORRUPT, IO. */
+int store_projection_chat(store_projection_t *p,
+                          const struct cq_id *id,
+                          struct store_chat **chat) CQ_MUST_CHECK;
+/* The same, or a new empty one for a chat that begins. */
+int store_projection_begin(store_projection_t *p,
+                           const struct cq_id *id,
+                           struct store_chat **chat) CQ_MUST_CHECK;
+/* Applies a record to the chat and marks it dirty. See store_chat_apply. */
+int store_projection_apply(store_projection_t *p,
+                           struct store_chat *c,
+                           uint64_t pos,
+                           enum cq_rec_kind kind,
+                           const void *fields) CQ_MUST_CHECK;
+/* Marks a chat dirty that was changed without a record (an audit row that everybody knows). */
+void store_projection_touch(store_projection_t *p, struct store_chat *c);
+/* Index entry of a message, from the tail or the table. 0, NOT_FOUND, other. */
+int store_projection_index(store_projection_t *p,
+                           struct store_chat *c,
+                           uint64_t seq,
+                           struct store_chat_index *out) CQ_MUST_CHECK;
+
+/* Starts a round if none is under way and something is dirty; head_pos: the last position applied.
+ */
+void store_projection_round(store_projection_t *p, uint64_t head_pos);
+bool store_projection_in_round(const store_projection_t *p);
+size_t store_projection_dirty_count(const store_projection_t *p);
+/* Adds the next rows of the round to a batch, at least one chat, about rows_max rows. Sets
+ * batch->marker with the last slice. */
+void store_projection_slice(store_projection_t *p, struct store_batch *batch, size_t rows_max);
+/* The batch is durable: its chats' index tails are in the table. Also drops clean chats beyond
+ * cache_max. */
+void store_projection_committed(store_projection_t *p, const struct store_batch *batch);
+
+#endif

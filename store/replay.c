@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Start after a stop, a crash or a failed commit: the rows on disk are complete up to the marker;
+ * the log behind it is applied again in memory. Rows carry the position they were last changed by,
+ * so what is in them already is skipped.
+ */
+#include <inttypes.h>
+
+#include "common/rt/log.h"
+
+#include "store/core.h"
+
+/* META row of a number; 0 if absent. */
+static int
+meta_uint(struct store_core *core, const char *name, uint64_t *value)
+{
+    struct store_key key = store_key_text(name);
+    struct cq_view row = {0};
+    store_snapshot_t *s = NULL;
+    int rc = store_core_snapshot(core, &s);
+    if (!rc) {
+        rc = store_snapshot_row(s, STORE_TABLE_META, store_key_view(&key), &row);
+    }
+    *value = 0;
+    if (rc == -CQ_E_NOT_FOUND) {
+        return 0;
+    }
+    if (!rc) {
+        cq_reader_t r = cq_reader_of(row);
+        *value = cq_read_uint(&r, UINT64_MAX);
+        rc = r.err ? -CQ_E_CORRUPT : 0;
+    }
+    return rc;
+}
+
+static int
+load_epoch(struct store_core *core)
+{
+    struct store_key key = store_key_text("epoch");
+    struct cq_view row = {0};
+    store_snapshot_t *s = NULL;
+    int rc = store_core_snapshot(core, &s);
+    if (!rc) {
+        rc = store_snapshot_row(s, STORE_TABLE_META, store_key_view(&key), &row);
+    }
+    if (rc == -CQ_E_NOT_FOUND) {
+        return 0;
+    }
+    if (!rc && row.n != CQ_ID_SIZE) {
+        return -CQ_E_CORRUPT;
+    }
+    if (!rc) {
+        memcpy(core->epoch.b, row.p, CQ_ID_SIZE);
+    }
+    return rc;
+}
+
+int
+store_replay_routed(struct store_core *core, uint64_t *pos)
+{
+    int rc = meta_uint(core, "routed", pos);
+    return rc ? rc : *pos > core->durable_pos ? -CQ_E_CORRUPT : 0;
+}
+
+/* The chat that a record belongs to; none for COMMIT and for friendships without a chat yet. */
+static struct cq_id
+chat_of(enum cq_rec_kind kind, const void *fields)
+{
+    switch (kind) {
+    case CQ_REC_MESSAGE:
+        return ((const struct cq_rec_message *)fields)->chat;
+    case CQ_REC_RECEIPT:
+        return ((const struct cq_rec_receipt *)fields)->chat;
+    case CQ_REC_FRIEND:
+        return ((const struct cq_rec_friend *)fields)->chat;
+    case CQ_REC_COMMIT:
+        break;
+    }
+    return (struct cq_id){0};
+}
+
+struct replay {
+    struct store_core *core;
+    uint64_t count;
+    int rc;
+};
+
+static int
+apply(struct store_core *core, uint64_t pos, struct cq_view record)
+{
+    union {
+        struct cq_rec_message message;
+        struct cq_rec_receipt receipt;
+        struct cq_rec_friend friendship;
+        struct cq_rec_commit commit;
+    } fields;
+    enum cq_rec_kind kind;
+    cq_reader_t r;
+    size_t count = 0;
+    int rc = cq_rec_open(record.p, record.n, &kind, &r, &count);
+    if (!rc) {
+        rc = cq_schema_read(cq_rec_schema(kind), &r, count, &fields);
+    }
+    if (rc) {
+        return -CQ_E_CORRUPT;
+    }
+    struct cq_id id = chat_of(kind, &fields);
+    if (cq_id_is_none(&id)) {
+        return 0;
+    }
+    struct store_chat *chat = NULL;
+    rc = kind == CQ_REC_FRIEND ? store_projection_begin(core->projection, &id, &chat)
+                               : store_projection_chat(core->projection, &id, &chat);
+    return rc ? rc : store_projection_apply(core->projection, chat, pos, kind, &fields);
+}
+
+static bool
+on_record(void *ctx, uint64_t pos, struct cq_view record)
+{
+    struct replay *replay = ctx;
+    replay->rc = apply(replay->core, pos, record);
+    if (replay->rc) {
+        CQ_LOG(ERROR, "STORE-REPLAY-FAIL", "pos=%" PRIu64 " err=%s", pos, cq_err_name(replay->rc));
+        return false;
+    }
+    replay->count++;
+    return true;
+}
+
+int
+store_replay_run(struct store_core *core)
+{
+    struct replay replay = {.core = core};
+    store_snapshot_t *s = NULL;
+    uint64_t start = cq_now_mono_us();
+    int rc = load_epoch(core);
+    if (!rc) {
+        rc = meta_uint(core, "marker", &core->marker);
+    }
+    if (!rc) {
+        rc = store_core_snapshot(core, &s);
+    }
+    if (!rc) {
+        rc = store_snapshot_log(s, core->marker + 1, on_record, &replay);
+    }
+    if (!rc) {
+        rc = replay.rc;
+    }
+    store_snapshot_close(&core->snapshot);
+    CQ_LOG(INFO, "STORE-REPLAY",
+           "marker=%" PRIu64 " records=%" PRIu64 " last_pos=%" PRIu64 " us=%" PRIu64 " err=%s",
+           core->marker, replay.count, core->last_pos, cq_now_mono_us() - start, cq_err_name(rc));
+    return rc;
+}
