@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * The engine when things break: its process killed at any time, the map full, the disk full, a
+ * write that fails.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "folder.h"
+#include "store/engine.h"
+
+enum {
+    KILLS = 20,
+    BATCH = 16,
+    BODY_SIZE = 300,
+    MIB = 1 << 20
+};
+
+static char folder[FOLDER_PATH_SIZE];
+
+static int
+open_engine(uint64_t map_bytes, uint64_t reserve_bytes, store_engine_t **e)
+{
+    struct store_engine_cfg cfg = {
+        .dir = folder, .map_bytes = map_bytes, .reserve_bytes = reserve_bytes};
+    return store_engine_open(&cfg, e);
+}
+
+/* Record bodies: their position over and over. The row "last" (META) names the last position of the
+ * same commit. */
+static void
+fill(uint8_t body[BODY_SIZE], uint64_t pos)
+{
+    for (size_t i = 0; i < BODY_SIZE; i++) {
+        body[i] = (uint8_t)(pos >> 8 * (i % 8));
+    }
+}
+
+static int
+append(store_engine_t *e, size_t count)
+{
+    static uint8_t bodies[BATCH][BODY_SIZE];
+    struct cq_view records[BATCH];
+    uint64_t first = store_engine_last_pos(e) + 1;
+    uint64_t last = first + count - 1;
+    for (size_t i = 0; i < count; i++) {
+        fill(bodies[i], first + i);
+        records[i] = (struct cq_view){bodies[i], BODY_SIZE};
+    }
+    struct store_row row = {
+        STORE_TABLE_META, {(const uint8_t *)"last", 4}, {(const uint8_t *)&last, sizeof last}};
+    struct store_commit c = {first, records, count, &row, 1};
+    return store_engine_commit(e, &c);
+}
+
+static bool
+on_record(void *ctx, uint64_t pos, struct cq_view record)
+{
+    uint64_t *next = ctx;
+    uint8_t body[BODY_SIZE];
+    fill(body, pos);
+    if (pos != *next || record.n != BODY_SIZE || memcmp(record.p, body, BODY_SIZE) != 0) {
+        return false;
+    }
+    ++*next;
+    return true;
+}
+
+/* Everything up to the last position is there, whole, and the row agrees. */
+static void
+check_all(store_engine_t *e)
+{
+    store_snapshot_t *s;
+    struct cq_view v;
+    uint64_t next = 1, last = 0;
+    assert_int_equal(store_snapshot_open(e, &s), 0);
+    assert_int_equal(store_snapshot_log(s, 1, on_record, &next), 0);
+    assert_true(next == store_engine_last_pos(e) + 1);
+    if (next > 1) {
+        assert_int_equal(store_snapshot_row(s, STORE_TABLE_META,
+                                            (struct cq_view){(const uint8_t *)"last", 4}, &v),
+                         0);
+        memcpy(&last, v.p, sizeof last);
+        assert_true(last == next - 1);
+    }
+    store_snapshot_close(&s);
+}
+
+static int
+set_up(void **state)
+{
+    (void)state;
+    folder_make(folder);
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    (void)state;
+    folder_remove(folder);
+    return 0;
+}
+
+/* ---- kill -9 ---- */
+
+/* In the child: commits for ever and says each durable position. */
+static void
+commit_for_ever(int out)
+{
+    store_engine_t *e;
+    if (open_engine(STORE_MAP_DEFAULT, 0, &e) != 0) {
+        _exit(2);
+    }
+    for (size_t n = 1;; n = n % BATCH + 1) {
+        if (append(e, n) != 0) {
+            _exit(3);
+        }
+        uint64_t pos = store_engine_last_pos(e);
+        if (write(out, &pos, sizeof pos) != sizeof pos) {
+            _exit(4);
+        }
+    }
+}
+
+static void
+sleep_us(long us)
+{
+    struct timespec ts = {us / 1000000, us % 1000000 * 1000};
+    (void)nanosleep(&ts, NULL);
+}
+
+/* Reads the positions until the pipe is closed; after the first one the child has a random while to
+ * live. */
+static uint64_t
+kill_some_time_later(pid_t child, int in)
+{
+    uint64_t pos = 0, acknowledged = 0;
+    bool killed = false;
+    while (read(in, &pos, sizeof pos) == sizeof pos) {
+        acknowledged = pos;
+        if (!killed) {
+            sleep_us(rand() % 20000); /* NOLINT(concurrency-mt-unsafe): one thread */
+            assert_int_equal(kill(child, SIGKILL), 0);
+            killed = true;
+        }
+    }
+    return acknowledged;
+}
+
+static void
+killed_at_any_time_nothing_acknowledged_is_lost(void **state)
+{
+    (void)state;
+    unsigned seed = (unsigned)time(NULL);
+    print_message("seed %u\n", seed);
+    srand(seed);
+    uint64_t before = 0;
+    for (int i = 0; i < KILLS; i++) {
+        int ends[2];
+        int status = 0;
+        assert_int_equal(pipe(ends), 0);
+        pid_t child = fork();
+        if (child == 0) {
+            close(ends[0]);
+            commit_for_ever(ends[1]);
+        }
+        close(ends[1]);
+        uint64_t acknowledged = kill_some_time_later(child, ends[0]);
+        close(ends[0]);
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        assert_true(acknowledged > before);
+        store_engine_t *e;
+        assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+        assert_true(store_engine_last_pos(e) >= acknowledged);
+        check_all(e);
+        before = store_engine_last_pos(e);
+        store_engine_close(&e);
+    }
+    print_message("%" PRIu64 " records over %d kills\n", before, KILLS);
+}
+
+/* ---- full ---- */
+
+static int
+append_until_refused(store_engine_t *e, size_t count)
+{
+    int rc = 0;
+    for (int i = 0; rc == 0 && i < 100000; i++) {
+        rc = append(e, count);
+    }
+    return rc;
+}
+
+static void
+map_full_is_refused_and_reads_go_on(void **state)
+{
+    (void)state;
+    store_engine_t *e;
+    assert_int_equal(open_engine(2 * MIB, 0, &e), 0);
+    assert_int_equal(append_until_refused(e, BATCH), -CQ_E_NO_SPACE);
+    assert_int_equal(append_until_refused(e, 1), -CQ_E_NO_SPACE); /* what is left */
+    uint64_t last = store_engine_last_pos(e);
+    assert_true(last * BODY_SIZE > MIB / 2); /* it has not given up early */
+    check_all(e);
+    assert_int_equal(append(e, 1), -CQ_E_NO_SPACE);
+    assert_true(store_engine_last_pos(e) == last);
+    store_engine_close(&e);
+    assert_int_equal(open_engine(2 * MIB, 0, &e), 0); /* also at the next start */
+    check_all(e);
+    store_engine_close(&e);
+    assert_int_equal(open_engine(8 * MIB, 0, &e), 0);
+    assert_true(store_engine_last_pos(e) == last);
+    assert_int_equal(append(e, BATCH), 0);
+    check_all(e);
+    store_engine_close(&e);
+}
+
+/* The estimate may be passed (an own value too large for what is left): LMDB's own refusal is as
+ * clean. */
+static void
+one_huge_record_is_refused_before_it_is_written(void **state)
+{
+    (void)state;
+    store_engine_t *e;
+    uint8_t *huge = calloc(1, 4 * MIB);
+    struct cq_view record = {huge, 4 * MIB};
+    struct store_commit c = {.first_pos = 1, .records = &record, .record_count = 1};
+    assert_int_equal(open_engine(2 * MIB, 0, &e), 0);
+    assert_int_equal(store_engine_commit(e, &c), -CQ_E_NO_SPACE);
+    assert_int_equal(append(e, 1), 0);
+    check_all(e);
+    store_engine_close(&e);
+    free(huge);
+}
+
+static void
+disk_reserve_is_kept(void **state)
+{
+    (void)state;
+    store_engine_t *e;
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, UINT64_C(1) << 60, &e), 0);
+    assert_int_equal(append(e, 1), -CQ_E_NO_SPACE);
+    assert_true(store_engine_last_pos(e) == 0);
+    check_all(e);
+    store_engine_close(&e);
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+    assert_int_equal(append(e, 1), 0);
+    store_engine_close(&e);
+}
+
+/* ---- a write that fails inside a commit ---- */
+
+static void
+limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &limit), 0);
+    limit.rlim_cur = bytes;
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+static void
+failed_write_stops_everything_until_reopen(void **state)
+{
+    (void)state;
+    store_engine_t *e;
+    struct stat st;
+    char path[FOLDER_PATH_SIZE + 16];
+    (void)snprintf(path, sizeof path, "%s/data.mdb", folder);
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+    for (int i = 0; i < 50; i++) {
+        assert_int_equal(append(e, BATCH), 0);
+    }
+    assert_int_equal(stat(path, &st), 0);
+    limit_files((rlim_t)st.st_size);
+    assert_int_equal(append_until_refused(e, BATCH), -CQ_E_UNKNOWN_OUTCOME);
+    uint64_t last = store_engine_last_pos(e);
+    limit_files(RLIM_INFINITY);
+    /* The disk is fine again, but what happened is not known until it is read. */
+    assert_int_equal(append(e, 1), -CQ_E_UNKNOWN_OUTCOME);
+    check_all(e); /* reads go on */
+    assert_int_equal(store_engine_reopen(e), 0);
+    assert_true(store_engine_last_pos(e) >= last);
+    check_all(e);
+    assert_int_equal(append(e, BATCH), 0);
+    check_all(e);
+    store_engine_close(&e);
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+    check_all(e);
+    store_engine_close(&e);
+}
+
+int
+main(void)
+{
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(killed_at_any_time_nothing_acknowledged_is_lost),
+        TEST(map_full_is_refused_and_reads_go_on),
+        TEST(one_huge_record_is_refused_before_it_is_written),
+        TEST(disk_reserve_is_kept),
+        TEST(failed_write_stops_everything_until_reopen),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
