@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#include "edge/config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "common/rt/log.h"
+#include "common/wire/limits.h"
+#include "common/wire/name.h"
+
+#define TEXT_OF(v) #v
+#define TEXT(v)    TEXT_OF(v)
+#define AT(field)  offsetof(struct edge_config, field)
+
+const struct cq_config_item edge_config_items[] = {
+    {"name", CQ_CONFIG_STR, AT(name), "edge.1", 1, CQ_ACTOR_NAME_MAX, "",
+     "this edge's name on the bus"},
+    {"broker", CQ_CONFIG_STR, AT(broker), NULL, 1, 256, "", "the broker's endpoint, ipc://PATH"},
+    {"listen-address", CQ_CONFIG_STR, AT(listen_address), "127.0.0.1", 1, 64, "",
+     "address to listen on"},
+    {"listen-port", CQ_CONFIG_UINT, AT(listen_port), "8080", 0, 65535, "",
+     "port to listen on, 0: any free one"},
+    {"peers", CQ_CONFIG_STR, AT(peers), "", 0, 4096, "",
+     "URLs of the other edges, told to clients when this one closes (comma list)"},
+    {"origins", CQ_CONFIG_STR, AT(origins), "", 0, 4096, "",
+     "origins of web pages that may connect (comma list); empty: same host only"},
+    {"heartbeat-interval-ms", CQ_CONFIG_UINT, AT(heartbeat_interval_ms), "25000", 50, 3600000, "ms",
+     "silence after which either side says something"},
+    {"heartbeat-limit-ms", CQ_CONFIG_UINT, AT(heartbeat_limit_ms), "60000", 100, 7200000, "ms",
+     "silence after which a peer counts as dead"},
+    {"auth-timeout-ms", CQ_CONFIG_UINT, AT(auth_timeout_ms), "10000", 100, 600000, "ms",
+     "time to shake hands, and then to log in"},
+    {"session-max", CQ_CONFIG_UINT, AT(session_max), "100000", 1, 1000000, "",
+     "connections at most"},
+    {"session-queue-max-bytes", CQ_CONFIG_UINT, AT(session_queue_max_bytes), "1048576", 4096,
+     67108864, "bytes", "output waiting for one client"},
+    {"session-requests-max", CQ_CONFIG_UINT, AT(session_requests_max), "64", 1, 4096, "",
+     "unanswered requests of one client (those with long answers count 16)"},
+    {"frame-max-bytes", CQ_CONFIG_UINT, AT(frame_max_bytes), "65536", 1024, CQ_FRAME_MAX, "bytes",
+     "largest message from a client"},
+#define EDGE_RATE(name, key, rate_per_s, at_once, doc) \
+    {"limit-" key "-per-s",                            \
+     CQ_CONFIG_UINT,                                   \
+     AT(limits[EDGE_RATE_##name].per_s),               \
+     TEXT(rate_per_s),                                 \
+     0,                                                \
+     1000000,                                          \
+     "per s",                                          \
+     doc "; 0: no limit"},                             \
+        {"limit-" key "-burst",                        \
+         CQ_CONFIG_UINT,                               \
+         AT(limits[EDGE_RATE_##name].burst),           \
+         TEXT(at_once),                                \
+         1,                                            \
+         1000000,                                      \
+         "",                                           \
+         doc " at once"},
+    EDGE_RATES(EDGE_RATE)
+#undef EDGE_RATE
+        {"log-level", CQ_CONFIG_STR, AT(log_level), "info", 1, 16, "",
+         "debug, info, warn or error"},
+};
+
+const size_t edge_config_count = sizeof edge_config_items / sizeof edge_config_items[0];
+
+static int
+refuse(const char *sentence)
+{
+    fprintf(stderr, "chasqui-edge: %s\n", sentence);
+    return -CQ_E_CONFIG;
+}
+
+int
+edge_config_check(const struct edge_config *cfg)
+{
+    if (!cq_actor_name_ok(cfg->name, strlen(cfg->name))) {
+        return refuse("name: only a-z 0-9 . _ - are allowed");
+    }
+    if (cq_log_level_by_name(cfg->log_level) < 0) {
+        return refuse("log-level: must be debug, info, warn or error");
+    }
+    if (cfg->heartbeat_limit_ms <= cfg->heartbeat_interval_ms) {
+        return refuse("heartbeat-limit-ms: must be greater than heartbeat-interval-ms");
+    }
+    return 0;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * The edge's configuration: one table.
+ */
+#ifndef EDGE_CONFIG_H
+#define EDGE_CONFIG_H
+
+#include <stdint.h>
+
+#include "common/rt/config.h"
+
+#include "edge/limiter.h"
+
+struct edge_config {
+    char *name;
+    char *broker;
+    char *listen_address;
+    uint64_t listen_port;
+    char *peers;
+    char *origins;
+    uint64_t heartbeat_interval_ms;
+    uint64_t heartbeat_limit_ms;
+    uint64_t auth_timeout_ms;
+    uint64_t session_max;
+    uint64_t session_queue_max_bytes;
+    uint64_t session_requests_max;
+    uint64_t frame_max_bytes;
+    struct edge_limit limits[EDGE_RATE_COUNT];
+    char *log_level;
+};
+
+extern const struct cq_config_item edge_config_items[];
+extern const size_t edge_config_count;
+
+/* What one table cannot say: combinations. 0 or -CQ_E_CONFIG after a sentence on stderr. */
+int edge_config_check(const struct edge_config *cfg) CQ_MUST_CHECK;
+
+#endif

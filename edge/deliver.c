@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * DELIVER from presence: one event, many sessions. Confirmed lazily: what matters is that it is in
+ * the sessions' queues, or that they are told to sync, or gone.
+ */
+#include "common/rt/log.h"
+
+#include "edge/edge.h"
+
+enum {
+    CONFIRM_MS = 20
+};
+
+/* The push's row, or NULL if the event is none. */
+static const struct cq_op *
+push_of(struct cq_view event)
+{
+    cq_reader_t r = cq_reader_of(event);
+    (void)cq_read_array(&r, 1, CQ_LIST_MAX);
+    uint64_t code = cq_read_uint(&r, UINT8_MAX);
+    const struct cq_op *row = r.err ? NULL : cq_op_find(code);
+    return row && row->is_push && code != CQ_OP_OK && code != CQ_OP_ERR ? row : NULL;
+}
+
+static void
+note_delivery(edge_t *e, uint64_t delivery)
+{
+    struct edge_presence *p = &e->presence;
+    if (p->delivery == p->confirmed) {
+        cq_timer_start(e->deliver_timer, CONFIRM_MS, 0);
+    }
+    p->delivery = delivery > p->delivery ? delivery : p->delivery;
+}
+
+void
+edge_deliver_on_deliver(void *ctx,
+                        const struct cq_bus_from *from,
+                        cq_reader_t *fields,
+                        size_t count)
+{
+    edge_t *e = ctx;
+    struct cq_deliver m;
+    if (cq_schema_read(&cq_deliver_schema, fields, count, &m) ||
+        strcmp(from->src, e->presence.name) != 0) {
+        CQ_LOG(WARN, "EDGE-DELIVER-BAD", "src=%s", from->src);
+        return;
+    }
+    e->metrics->delivers_total++;
+    const struct cq_op *row = push_of(m.event);
+    if (!row) {
+        CQ_LOG(WARN, "EDGE-DELIVER-EVENT", "src=%s delivery=%llu", from->src,
+               (unsigned long long)m.delivery);
+    }
+    cq_reader_t r = cq_list_reader(&m.sessions);
+    for (size_t i = 0; row && i < m.sessions.count && !r.err; i++) {
+        edge_session_t *s = edge_session_find(&e->sessions, cq_read_uint(&r, UINT64_MAX));
+        /* Before WELCOME nothing is pushed: the client's first sync, after it, brings what is
+         * stored. */
+        if (s && s->state == EDGE_STATE_READY && !s->is_logging_out) {
+            edge_send_event(e, s, row->policy, m.event);
+        }
+    }
+    if (m.delivery) {
+        note_delivery(e, m.delivery);
+    }
+}
+
+void
+edge_deliver_on_timer(void *ctx)
+{
+    edge_t *e = ctx;
+    struct edge_presence *p = &e->presence;
+    if (p->name[0] && p->delivery != p->confirmed) {
+        struct cq_delivered m = {p->delivery};
+        cq_bus_event(e->bus, p->name, CQ_BUS_DELIVERED, &cq_delivered_schema, &m);
+        p->confirmed = p->delivery;
+    }
+}

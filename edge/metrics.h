@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Counters and gauges of an edge: EDGE_METRIC(field, TYPE, "what it counts").
+ */
+#ifndef EDGE_METRICS_H
+#define EDGE_METRICS_H
+
+#include <stdint.h>
+
+#define EDGE_METRICS(X)                                                                     \
+    X(sessions, GAUGE, "connections open")                                                  \
+    X(sessions_ready, GAUGE, "sessions logged in")                                          \
+    X(sessions_lagging, GAUGE, "sessions whose pushes are dropped until they drain")        \
+    X(sessions_paused, GAUGE, "sessions that are not read from for backpressure")           \
+    X(calls_in_flight, GAUGE, "client requests waiting for store or presence")              \
+    X(accepted_total, COUNTER, "connections accepted")                                      \
+    X(refused_fds_total, COUNTER, "connections refused: file descriptors")                  \
+    X(refused_rate_total, COUNTER, "connections refused: rate per address")                 \
+    X(refused_handshake_total, COUNTER, "WebSocket handshakes refused")                     \
+    X(refused_full_total, COUNTER, "WebSocket handshakes refused: session-max")             \
+    X(frames_in_total, COUNTER, "WebSocket messages received")                              \
+    X(frames_out_total, COUNTER, "WebSocket messages sent")                                 \
+    X(bytes_in_total, COUNTER, "payload bytes received")                                    \
+    X(bytes_out_total, COUNTER, "payload bytes sent")                                       \
+    X(partial_writes_total, COUNTER, "writes that the socket took only in part")            \
+    X(ops_total, COUNTER, "operations received")                                            \
+    X(ops_refused_total, COUNTER, "operations refused by the gate")                         \
+    X(ops_rate_limited_total, COUNTER, "operations refused by a rate limit")                \
+    X(answers_ok_total, COUNTER, "operations answered OK")                                  \
+    X(answers_err_total, COUNTER, "operations answered with an error")                      \
+    X(pushes_total, COUNTER, "pushes queued")                                               \
+    X(pushes_dropped_total, COUNTER, "durable pushes dropped: the session is told to sync") \
+    X(ephemeral_dropped_total, COUNTER, "ephemeral pushes dropped")                         \
+    X(delivers_total, COUNTER, "DELIVER items from presence")                               \
+    X(logins_total, COUNTER, "password logins and sign-ups that succeeded")                 \
+    X(resumes_total, COUNTER, "token logins that succeeded")                                \
+    X(auth_failed_total, COUNTER, "logins of any kind that failed")                         \
+    X(auth_timeout_total, COUNTER, "connections closed: no login in time")                  \
+    X(heartbeat_lost_total, COUNTER, "connections closed: nothing heard")                   \
+    X(stuck_total, COUNTER, "connections closed: output not taken")                         \
+    X(protocol_errors_total, COUNTER, "connections closed: bad frame, text, too large")     \
+    X(revoked_total, COUNTER, "sessions closed: device revoked")                            \
+    X(sync_now_total, COUNTER, "SYNC_NOW pushed")                                           \
+    X(pings_total, COUNTER, "WebSocket Pings sent")                                         \
+    X(announces_total, COUNTER, "times all sessions were announced to a presence")
+
+struct edge_metrics {
+#define EDGE_METRIC(field, type, doc) uint64_t field;
+    EDGE_METRICS(EDGE_METRIC)
+#undef EDGE_METRIC
+};
+
+/* The process's one set; registers it once. */
+struct edge_metrics *edge_metrics_get(void);
+
+#endif
