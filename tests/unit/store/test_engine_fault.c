@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <lmdb.h>
 
 #include "folder.h"
 #include "store/engine.h"
@@ -28,6 +29,49 @@ enum {
 };
 
 static char folder[FOLDER_PATH_SIZE];
+
+/* ---- LMDB's calls, made to fail (--wrap) ---- */
+
+int __real_mdb_cursor_put(MDB_cursor *cursor, MDB_val *key, MDB_val *data, unsigned flags);
+int __wrap_mdb_cursor_put(MDB_cursor *cursor, MDB_val *key, MDB_val *data, unsigned flags);
+int __real_mdb_txn_commit(MDB_txn *txn);
+int __wrap_mdb_txn_commit(MDB_txn *txn);
+int __real_mdb_env_open(MDB_env *env, const char *path, unsigned flags, mdb_mode_t mode);
+int __wrap_mdb_env_open(MDB_env *env, const char *path, unsigned flags, mdb_mode_t mode);
+
+/* The call that fails: after `after` more that work. */
+static struct {
+    int put_after, put_rc;
+    int commit_rc; /* fails without having written */
+    int late_rc;   /* fails although all is written */
+    int open_rc;
+} fault;
+
+int
+__wrap_mdb_cursor_put(MDB_cursor *cursor, MDB_val *key, MDB_val *data, unsigned flags)
+{
+    if (fault.put_rc && fault.put_after-- == 0) {
+        return fault.put_rc;
+    }
+    return __real_mdb_cursor_put(cursor, key, data, flags);
+}
+
+int
+__wrap_mdb_txn_commit(MDB_txn *txn)
+{
+    if (fault.commit_rc) {
+        mdb_txn_abort(txn);
+        return fault.commit_rc;
+    }
+    int rc = __real_mdb_txn_commit(txn);
+    return rc ? rc : fault.late_rc;
+}
+
+int
+__wrap_mdb_env_open(MDB_env *env, const char *path, unsigned flags, mdb_mode_t mode)
+{
+    return fault.open_rc ? fault.open_rc : __real_mdb_env_open(env, path, flags, mode);
+}
 
 static int
 open_engine(uint64_t map_bytes, uint64_t reserve_bytes, store_engine_t **e)
@@ -101,6 +145,7 @@ static int
 set_up(void **state)
 {
     (void)state;
+    memset(&fault, 0, sizeof fault);
     folder_make(folder);
     return 0;
 }
@@ -304,6 +349,82 @@ failed_write_stops_everything_until_reopen(void **state)
     store_engine_close(&e);
 }
 
+static void
+map_full_inside_a_commit_has_changed_nothing(void **state)
+{
+    (void)state;
+    store_engine_t *e;
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+    assert_int_equal(append(e, BATCH), 0);
+    for (int at = 0; at <= BATCH; at++) { /* each record, and the row */
+        fault.put_rc = MDB_MAP_FULL;
+        fault.put_after = at;
+        assert_int_equal(append(e, BATCH), -CQ_E_NO_SPACE);
+        assert_true(store_engine_last_pos(e) == BATCH);
+        fault.put_rc = 0;
+        check_all(e);
+    }
+    assert_int_equal(append(e, BATCH), 0);
+    check_all(e);
+    store_engine_close(&e);
+}
+
+static void
+expect_unknown_then_reopen(store_engine_t *e, uint64_t last_after)
+{
+    assert_int_equal(append(e, BATCH), -CQ_E_UNKNOWN_OUTCOME);
+    memset(&fault, 0, sizeof fault);
+    assert_int_equal(append(e, 1), -CQ_E_UNKNOWN_OUTCOME);
+    assert_int_equal(store_engine_reopen(e), 0);
+    assert_true(store_engine_last_pos(e) == last_after);
+    check_all(e);
+}
+
+static void
+unknown_outcomes_are_known_after_reopen(void **state)
+{
+    (void)state;
+    store_engine_t *e;
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+    assert_int_equal(append(e, BATCH), 0);
+    fault.put_rc = EIO;
+    fault.put_after = 3;
+    expect_unknown_then_reopen(e, BATCH);
+    fault.commit_rc = EIO; /* it has not happened */
+    expect_unknown_then_reopen(e, BATCH);
+    fault.commit_rc = ENOSPC;
+    expect_unknown_then_reopen(e, BATCH);
+    fault.late_rc = EIO; /* it has */
+    expect_unknown_then_reopen(e, 2 * BATCH);
+    assert_int_equal(append(e, BATCH), 0);
+    check_all(e);
+    store_engine_close(&e);
+}
+
+static void
+reopen_that_fails_can_be_repeated(void **state)
+{
+    (void)state;
+    store_engine_t *e;
+    store_snapshot_t *s;
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+    assert_int_equal(append(e, BATCH), 0);
+    for (int i = 0; i < 2; i++) {
+        fault.open_rc = i ? EIO : ENOMEM;
+        assert_int_equal(store_engine_reopen(e), -CQ_E_IO);
+        assert_int_equal(append(e, 1), -CQ_E_UNKNOWN_OUTCOME);
+        assert_int_equal(store_snapshot_open(e, &s), -CQ_E_IO);
+        assert_null(s);
+    }
+    fault.open_rc = 0;
+    assert_int_equal(store_engine_reopen(e), 0);
+    assert_int_equal(append(e, 1), 0);
+    check_all(e);
+    fault.open_rc = EIO;
+    assert_int_equal(store_engine_reopen(e), -CQ_E_IO);
+    store_engine_close(&e); /* also without an environment */
+}
+
 int
 main(void)
 {
@@ -314,6 +435,9 @@ main(void)
         TEST(one_huge_record_is_refused_before_it_is_written),
         TEST(disk_reserve_is_kept),
         TEST(failed_write_stops_everything_until_reopen),
+        TEST(map_full_inside_a_commit_has_changed_nothing),
+        TEST(unknown_outcomes_are_known_after_reopen),
+        TEST(reopen_that_fails_can_be_repeated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
