@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * chasqui-presence: arguments, configuration, start, wait, stop.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/rt/config.h"
+#include "common/rt/log.h"
+#include "common/rt/random.h"
+#include "common/wire/name.h"
+
+#include "presence/presence.h"
+#include "presence/stats.h"
+
+#define ITEM(key, type, field, preset, min, max, unit, doc)                                      \
+    {                                                                                            \
+        key, CQ_CONFIG_##type, offsetof(struct presence_cfg, field), preset, min, max, unit, doc \
+    }
+
+static const struct cq_config_item items[] = {
+    ITEM("name", STR, name, "presence.1", 1, CQ_ACTOR_NAME_MAX, "", "name on the bus"),
+    ITEM("broker", STR, broker, NULL, 1, 1024, "", "the broker's endpoint, ipc://PATH"),
+    ITEM("redis-socket", STR, redis_socket, NULL, 1, 107, "", "unix socket of redis-server"),
+    ITEM("grace-ms",
+         UINT,
+         grace_ms,
+         "5000",
+         0,
+         600000,
+         "ms",
+         "from the last session's end to \"left\""),
+    ITEM("online-ttl-s",
+         UINT,
+         online_ttl_s,
+         "150",
+         5,
+         86400,
+         "s",
+         "life of a user's online key without heartbeat"),
+    ITEM("tick-ms",
+         UINT,
+         tick_ms,
+         "1000",
+         10,
+         60000,
+         "ms",
+         "changes are told to friends once in this time"),
+    ITEM("log-level", STR, log_level, "info", 1, 16, "", "debug, info, warn or error"),
+};
+enum {
+    ITEM_COUNT = sizeof items / sizeof items[0]
+};
+
+static int
+check(const struct presence_cfg *cfg)
+{
+    if (!cq_actor_name_ok(cfg->name, strlen(cfg->name))) {
+        fprintf(stderr, "chasqui-presence: name: only a-z 0-9 . _ - are allowed\n");
+        return -CQ_E_CONFIG;
+    }
+    if (cq_log_level_by_name(cfg->log_level) < 0) {
+        fprintf(stderr, "chasqui-presence: log-level: must be debug, info, warn or error\n");
+        return -CQ_E_CONFIG;
+    }
+    return 0;
+}
+
+static int
+run(const struct presence_cfg *cfg)
+{
+    cq_log_init(cfg->name, (enum cq_log_level)cq_log_level_by_name(cfg->log_level));
+    presence_stats_register();
+    cq_loop_t *loop = cq_loop_new();
+    presence_t *presence = presence_presence_new(loop, cfg);
+    if (presence) {
+        CQ_LOG(INFO, "PRESENCE-START", "version=%s", CQ_VERSION);
+        cq_loop_run(loop);
+        CQ_LOG(INFO, "PRESENCE-STOP", "reason=signal");
+    }
+    int rc = presence ? EXIT_SUCCESS : EXIT_FAILURE;
+    presence_presence_destroy(&presence);
+    cq_loop_destroy(&loop);
+    return rc;
+}
+
+int
+main(int argc, char **argv)
+{
+    struct presence_cfg cfg = {0};
+    cq_secure_start();
+    int rc = cq_config_load(items, ITEM_COUNT, "chasqui-presence", argc, argv, &cfg);
+    if (rc == 0) {
+        rc = check(&cfg) == 0 ? run(&cfg) : 2;
+    } else {
+        rc = rc > 0 ? EXIT_SUCCESS : 2;
+    }
+    cq_config_free(items, ITEM_COUNT, &cfg);
+    return rc;
+}

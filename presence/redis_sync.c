@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Order matters and is Redis' own (one connection, in order): a user who left is written before the
+ * same user's coming again, because left ones are sent first and a user leaves the list of those to
+ * be written when the last session ends.
+ *
+ * The sentinel key is set before anything is written again, so a flush at any moment takes it along
+ * and is seen by the next look.
+ */
+#include "presence/redis_sync.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/rt/check.h"
+#include "common/rt/log.h"
+
+#include "presence/redis_value.h"
+#include "presence/stats.h"
+
+enum {
+    OUTSTANDING_MAX = 4096,
+    RESERVED = 64,    /* places in the pipeline that writing leaves to questions */
+    TURN_MAX = 1024,  /* users written in one turn */
+    LEFT_MAX = 65536, /* users who left, waiting to be written */
+    REFRESH_MS = 60000,
+    LOOK_MS = 1000,    /* how often the sentinel is read */
+    SWEEP_COUNT = 500, /* hint for SCAN */
+    SWEEP_PAGE_MAX = 4096,
+};
+
+struct left {
+    struct cq_id user;
+    uint64_t seen_unix_ms;
+};
+
+struct presence_redis_sync {
+    struct presence_redis_sync_cfg cfg;
+    presence_redis_link_t *link;
+    cq_timer_t *look;
+    bool is_looking; /* the sentinel was asked for */
+    char incarnation[17];
+    char ttl[21];
+    struct presence_link dirty; /* of struct presence_user.dirty */
+    struct left *left;          /* ring */
+    size_t left_head, left_count;
+    bool is_sweeping;   /* from its start until the last page is done */
+    bool is_step_asked; /* its SCAN or MGET is under way */
+    uint64_t cursor;
+    struct cq_id *page; /* users of the sweep's page whose values were asked for */
+    size_t page_count;
+};
+
+/* ---- writing ---- */
+
+void
+presence_redis_sync_dirty(presence_redis_sync_t *s, struct presence_user *user)
+{
+    if (!presence_list_has(&user->dirty)) {
+        presence_list_append(&s->dirty, &user->dirty);
+    }
+}
+
+void
+presence_redis_sync_seen(presence_redis_sync_t *s, struct presence_user *user)
+{
+    if (cq_now_mono_ms() - user->written_mono_ms >= REFRESH_MS) {
+        presence_redis_sync_dirty(s, user);
+    }
+}
+
+void
+presence_redis_sync_left(presence_redis_sync_t *s, const struct cq_id *user, uint64_t seen_unix_ms)
+{
+    if (s->left_count == LEFT_MAX) {
+        s->left_head = (s->left_head + 1) % LEFT_MAX;
+        s->left_count--;
+        presence_stats.redis_left_dropped_total++;
+    }
+    s->left[(s->left_head + s->left_count++) % LEFT_MAX] = (struct left){*user, seen_unix_ms};
+}
+
+static struct cq_view
+word(const char *text)
+{
+    return presence_redis_word(text, strlen(text));
+}
+
+static int
+send_words(presence_redis_sync_t *s, const struct cq_view *words, size_t count)
+{
+    return presence_redis_link_command(s->link,
+                                       &(struct presence_redis_command){words, count, NULL, NULL});
+}
+
+static int
+write_seen(presence_redis_sync_t *s, const struct cq_id *user, uint64_t seen_unix_ms)
+{
+    char seen_key[PRESENCE_REDIS_KEY_SIZE];
+    char online_key[PRESENCE_REDIS_KEY_SIZE];
+    char value[21];
+    size_t seen_n = presence_redis_value_key(seen_key, PRESENCE_REDIS_SEEN, user);
+    size_t online_n = presence_redis_value_key(online_key, PRESENCE_REDIS_ONLINE, user);
+    int value_n = snprintf(value, sizeof value, "%" PRIu64, seen_unix_ms);
+    const struct cq_view set[] = {word("SET"), presence_redis_word(seen_key, seen_n),
+                                  presence_redis_word(value, (size_t)value_n)};
+    const struct cq_view del[] = {word("DEL"), presence_redis_word(online_key, online_n)};
+    int rc = send_words(s, set, 3);
+    return rc ? rc : send_words(s, del, 2);
+}
+
+static int
+write_online(presence_redis_sync_t *s, struct presence_user *user)
+{
+    struct presence_redis_session sessions[PRESENCE_REDIS_LISTED_MAX];
+    size_t count = 0;
+    for (struct presence_link *l = user->sessions.next;
+         l != &user->sessions && count < PRESENCE_REDIS_LISTED_MAX; l = l->next) {
+        const struct presence_session *session =
+            PRESENCE_LIST_OF(l, struct presence_session, of_user);
+        struct presence_redis_session *out = &sessions[count++];
+        memcpy(out->edge, s->cfg.lease->edges[session->edge].name, sizeof out->edge);
+        out->session = session->number;
+        out->device = session->device;
+        out->since_unix_ms = session->since_unix_ms;
+    }
+    char key[PRESENCE_REDIS_KEY_SIZE];
+    char value[PRESENCE_REDIS_VALUE_SIZE];
+    size_t key_n = presence_redis_value_key(key, PRESENCE_REDIS_ONLINE, &user->id);
+    size_t value_n = presence_redis_value_write(value, user->seen_unix_ms, sessions, count);
+    const struct cq_view set[] = {word("SET"), presence_redis_word(key, key_n),
+                                  presence_redis_word(value, value_n), word("EX"), word(s->ttl)};
+    int rc = send_words(s, set, 5);
+    if (rc == 0) {
+        user->written_mono_ms = cq_now_mono_ms();
+    }
+    return rc;
+}
+
+void
+presence_redis_sync_pump(presence_redis_sync_t *s)
+{
+    for (int n = 0; n < TURN_MAX && presence_redis_link_room(s->link) > RESERVED; n++) {
+        if (s->left_count > 0) {
+            const struct left *left = &s->left[s->left_head];
+            if (write_seen(s, &left->user, left->seen_unix_ms) != 0) {
+                return;
+            }
+            s->left_head = (s->left_head + 1) % LEFT_MAX;
+            s->left_count--;
+            continue;
+        }
+        struct presence_link *link = presence_list_pop(&s->dirty);
+        if (!link) {
+            return;
+        }
+        struct presence_user *user = PRESENCE_LIST_OF(link, struct presence_user, dirty);
+        if (write_online(s, user) != 0) {
+            presence_list_append(&s->dirty, &user->dirty);
+            return;
+        }
+    }
+}
+
+bool
+presence_redis_sync_is_busy(const presence_redis_sync_t *s)
+{
+    return presence_redis_link_is_up(s->link) && presence_redis_link_room(s->link) < RESERVED / 2;
+}
+
+int
+presence_redis_sync_ask_seen(presence_redis_sync_t *s,
+                             const struct cq_id *users,
+                             size_t count,
+                             presence_redis_link_fn *fn,
+                             void *ctx)
+{
+    if (count == 0 || count >= PRESENCE_REDIS_WORDS_MAX || presence_redis_link_room(s->link) == 0) {
+        return -CQ_E_UNAVAILABLE;
+    }
+    char(*keys)[PRESENCE_REDIS_KEY_SIZE] = cq_alloc(count * sizeof *keys);
+    struct cq_view *words = cq_alloc((count + 1) * sizeof *words);
+    words[0] = word("MGET");
+    for (size_t i = 0; i < count; i++) {
+        size_t n = presence_redis_value_key(keys[i], PRESENCE_REDIS_SEEN, &users[i]);
+        words[i + 1] = presence_redis_word(keys[i], n);
+    }
+    int rc = presence_redis_link_command(
+        s->link, &(struct presence_redis_command){words, count + 1, fn, ctx});
+    free(words);
+    free(keys);
+    return rc;
+}
+
+/* ---- healing: the sentinel ---- */
+
+static void
+write_everything(presence_redis_sync_t *s)
+{
+    const struct cq_view set[] = {word("SET"), word(PRESENCE_REDIS_SENTINEL), word(s->incarnation)};
+    if (send_words(s, set, 3) != 0) {
+        return; /* the next look finds it missing again */
+    }
+    for (struct presence_link *l = s->cfg.sessions->all.next; l != &s->cfg.sessions->all;
+         l = l->next) {
+        presence_redis_sync_dirty(s, PRESENCE_LIST_OF(l, struct presence_user, all));
+    }
+    presence_stats.redis_rewrites_total++;
+    CQ_LOG(INFO, "PRESENCE-REDIS-REWRITE", "users=%zu", s->cfg.sessions->users.count);
+}
+
+static void
+on_sentinel(void *ctx, const presence_redis_reply_t *reply)
+{
+    presence_redis_sync_t *s = ctx;
+    s->is_looking = false;
+    if (!reply) {
+        return;
+    }
+    struct cq_view text = presence_redis_link_text(reply);
+    size_t n = strlen(s->incarnation);
+    if (text.n != n || memcmp(text.p, s->incarnation, n) != 0) {
+        write_everything(s);
+    }
+}
+
+static void sweep_on(presence_redis_sync_t *s);
+
+static void
+on_look(void *ctx)
+{
+    presence_redis_sync_t *s = ctx;
+    const struct cq_view get[] = {word("GET"), word(PRESENCE_REDIS_SENTINEL)};
+    const struct presence_redis_command command = {get, 2, on_sentinel, s};
+    if (!s->is_looking && presence_redis_link_command(s->link, &command) == 0) {
+        s->is_looking = true;
+    }
+    sweep_on(s); /* if there was no room for its next step */
+}
+
+/* ---- healing: who does Redis believe online, but is not ---- */
+
+static void
+on_values(void *ctx, const presence_redis_reply_t *reply)
+{
+    presence_redis_sync_t *s = ctx;
+    size_t count = presence_redis_link_count(reply);
+    for (size_t i = 0; i < s->page_count && i < count; i++) {
+        uint64_t heartbeat_unix_ms;
+        struct cq_view text = presence_redis_link_text(presence_redis_link_at(reply, i));
+        /* Somebody may have come online since the page was read. */
+        if (s->cfg.is_visible(s->cfg.ctx, &s->page[i]) ||
+            presence_redis_value_read(text, &heartbeat_unix_ms, NULL, 0) < 0) {
+            continue;
+        }
+        presence_redis_sync_left(s, &s->page[i], heartbeat_unix_ms);
+        s->cfg.on_absent(s->cfg.ctx, &s->page[i], heartbeat_unix_ms);
+    }
+    s->is_step_asked = false;
+    s->is_sweeping = reply && s->cursor != 0; /* cut off: a new sweep starts when Redis is back */
+    sweep_on(s);
+}
+
+static int
+ask_values(presence_redis_sync_t *s)
+{
+    char(*keys)[PRESENCE_REDIS_KEY_SIZE] = cq_alloc(s->page_count * sizeof *keys);
+    struct cq_view *words = cq_alloc((s->page_count + 1) * sizeof *words);
+    words[0] = word("MGET");
+    for (size_t i = 0; i < s->page_count; i++) {
+        size_t n = presence_redis_value_key(keys[i], PRESENCE_REDIS_ONLINE, &s->page[i]);
+        words[i + 1] = presence_redis_word(keys[i], n);
+    }
+    const struct presence_redis_command command = {words, s->page_count + 1, on_values, s};
+    int rc = presence_redis_link_command(s->link, &command);
+    free(words);
+    free(keys);
+    return rc;
+}
+
+/* A SCAN answer: [cursor, [key, …]]. */
+static void
+on_page(void *ctx, const presence_redis_reply_t *reply)
+{
+    presence_redis_sync_t *s = ctx;
+    s->page_count = 0;
+    s->is_step_asked = false;
+    uint64_t next;
+    if (!reply || !presence_redis_value_number(
+                      presence_redis_link_text(presence_redis_link_at(reply, 0)), &next)) {
+        s->is_sweeping = false; /* a new one starts when Redis is back */
+        return;
+    }
+    const presence_redis_reply_t *keys = presence_redis_link_at(reply, 1);
+    for (size_t i = 0; i < presence_redis_link_count(keys) && s->page_count < SWEEP_PAGE_MAX; i++) {
+        struct cq_view key = presence_redis_link_text(presence_redis_link_at(keys, i));
+        struct cq_id *user = &s->page[s->page_count];
+        if (presence_redis_value_key_read(key, PRESENCE_REDIS_ONLINE, user) == 0 &&
+            !s->cfg.is_visible(s->cfg.ctx, user)) {
+            s->page_count++;
+        }
+    }
+    s->cursor = next;
+    if (s->page_count > 0 && ask_values(s) == 0) {
+        s->is_step_asked = true;
+        return;
+    }
+    s->is_sweeping = next != 0;
+    sweep_on(s);
+}
+
+static void
+sweep_on(presence_redis_sync_t *s)
+{
+    /* Not quicker than those who left are written: their queue is bounded. */
+    if (!s->is_sweeping || s->is_step_asked || s->left_count > LEFT_MAX / 2) {
+        return;
+    }
+    char cursor[21];
+    char count[21];
+    (void)snprintf(cursor, sizeof cursor, "%" PRIu64, s->cursor);
+    (void)snprintf(count, sizeof count, "%d", SWEEP_COUNT);
+    const struct cq_view scan[] = {word("SCAN"),  word(cursor),
+                                   word("MATCH"), word(PRESENCE_REDIS_ONLINE "*"),
+                                   word("COUNT"), word(count)};
+    const struct presence_redis_command command = {scan, 6, on_page, s};
+    s->is_step_asked = presence_redis_link_command(s->link, &command) == 0;
+}
+
+static void
+start_sweep(presence_redis_sync_t *s)
+{
+    if (s->cfg.lease->ready && presence_redis_link_is_up(s->link)) {
+        s->is_sweeping = true;
+        s->cursor = 0;
+        sweep_on(s);
+    }
+}
+
+void
+presence_redis_sync_ready(presence_redis_sync_t *s)
+{
+    start_sweep(s);
+}
+
+static void
+on_state(void *ctx, bool up)
+{
+    presence_redis_sync_t *s = ctx;
+    if (up) {
+        /* What was under way when it broke may be lost. */
+        write_everything(s);
+        start_sweep(s);
+    }
+}
+
+/* ---- life ---- */
+
+presence_redis_sync_t *
+presence_redis_sync_new(cq_loop_t *loop, const struct presence_redis_sync_cfg *cfg)
+{
+    presence_redis_sync_t *s = cq_alloc(sizeof *s);
+    s->cfg = *cfg;
+    presence_list_init(&s->dirty);
+    (void)snprintf(s->incarnation, sizeof s->incarnation, "%016" PRIx64, cfg->incarnation);
+    (void)snprintf(s->ttl, sizeof s->ttl, "%" PRIu64, cfg->online_ttl_s);
+    s->left = cq_alloc(LEFT_MAX * sizeof *s->left);
+    s->page = cq_alloc(SWEEP_PAGE_MAX * sizeof *s->page);
+    const struct presence_redis_link_cfg link = {
+        .path = cfg->path,
+        .connect_timeout_ms = 2000,
+        .command_timeout_ms = 3000,
+        .back_off_min_ms = 100,
+        .back_off_max_ms = 3000,
+        .outstanding_max = OUTSTANDING_MAX,
+        .on_state = on_state,
+        .ctx = s,
+    };
+    s->link = presence_redis_link_new(loop, &link);
+    s->look = cq_timer_new(loop, on_look, s);
+    cq_timer_start(s->look, LOOK_MS, LOOK_MS);
+    return s;
+}
+
+void
+presence_redis_sync_destroy(presence_redis_sync_t **s)
+{
+    if (*s) {
+        cq_timer_destroy(&(*s)->look);
+        presence_redis_link_destroy(&(*s)->link);
+        free((*s)->left);
+        free((*s)->page);
+        free(*s);
+        *s = NULL;
+    }
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * One node for each user who watches or is watched. A pair is two half links, one in each node,
+ * that know each other's place, so that a watcher's links are removed in O(1) each without
+ * searching the watched user's side.
+ */
+#include "presence/watch.h"
+
+#include <stdlib.h>
+
+#include "common/rt/check.h"
+
+#include "presence/list.h"
+#include "presence/map.h"
+
+enum state {
+    STATE_NONE,     /* not wanted, or failed and waiting for retry */
+    STATE_QUEUED,   /* in the fetch queue */
+    STATE_FETCHING, /* the store was asked */
+    STATE_KNOWN,
+};
+
+struct node;
+
+struct half_link {
+    struct node *peer;
+    uint32_t back; /* the other half's index in peer */
+};
+
+struct node {
+    struct cq_id id;
+    struct half_link *out; /* whom it sees, ascending by id */
+    struct half_link *in;  /* who sees it */
+    uint32_t out_count, in_count, in_room;
+    uint8_t state;
+    bool wanted;
+    bool again; /* renewed while fetching */
+    struct presence_link queue;
+};
+
+struct presence_watch {
+    presence_map_t nodes;
+    size_t links;
+    struct presence_link queued;
+    struct presence_link failed;
+};
+
+presence_watch_t *
+presence_watch_new(void)
+{
+    presence_watch_t *w = cq_alloc(sizeof *w);
+    presence_list_init(&w->queued);
+    presence_list_init(&w->failed);
+    return w;
+}
+
+static void
+free_node(void *value)
+{
+    struct node *node = value;
+    free(node->out);
+    free(node->in);
+    free(node);
+}
+
+void
+presence_watch_destroy(presence_watch_t **w)
+{
+    if (*w) {
+        presence_map_clear(&(*w)->nodes, free_node);
+        free(*w);
+        *w = NULL;
+    }
+}
+
+static struct node *
+node_for(presence_watch_t *w, const struct cq_id *id)
+{
+    struct node *node = presence_map_find(&w->nodes, id);
+    if (!node) {
+        node = cq_alloc(sizeof *node);
+        node->id = *id;
+        presence_map_put(&w->nodes, id, node);
+    }
+    return node;
+}
+
+static void
+drop_if_idle(presence_watch_t *w, struct node *node)
+{
+    if (!node->wanted && node->in_count == 0 && node->out_count == 0 &&
+        node->state != STATE_FETCHING) {
+        presence_list_remove(&node->queue);
+        (void)presence_map_take(&w->nodes, &node->id);
+        free_node(node);
+    }
+}
+
+static void
+remove_in(struct node *node, uint32_t i)
+{
+    struct half_link moved = node->in[--node->in_count];
+    if (i != node->in_count) {
+        node->in[i] = moved;
+        moved.peer->out[moved.back].back = i;
+    }
+    if (node->in_count == 0) {
+        free(node->in);
+        node->in = NULL;
+        node->in_room = 0;
+    }
+}
+
+static void
+cut_links(presence_watch_t *w, struct node *node)
+{
+    for (uint32_t i = 0; i < node->out_count; i++) {
+        struct node *peer = node->out[i].peer;
+        remove_in(peer, node->out[i].back);
+        if (peer != node) {
+            drop_if_idle(w, peer);
+        }
+    }
+    w->links -= node->out_count;
+    free(node->out);
+    node->out = NULL;
+    node->out_count = 0;
+}
+
+static uint32_t
+add_in(struct node *node, struct half_link half)
+{
+    if (node->in_count == node->in_room) {
+        node->in_room = node->in_room ? node->in_room * 2 : 4;
+        node->in = realloc(node->in, node->in_room * sizeof *node->in);
+        if (!node->in) {
+            abort();
+        }
+    }
+    node->in[node->in_count] = half;
+    return node->in_count++;
+}
+
+static void
+enqueue(presence_watch_t *w, struct node *node)
+{
+    presence_list_remove(&node->queue);
+    node->state = STATE_QUEUED;
+    presence_list_append(&w->queued, &node->queue);
+}
+
+bool
+presence_watch_want(presence_watch_t *w, const struct cq_id *user)
+{
+    struct node *node = node_for(w, user);
+    node->wanted = true;
+    /* A failed one is in the other queue and stays there until retry. */
+    if (node->state == STATE_NONE && !presence_list_has(&node->queue)) {
+        enqueue(w, node);
+    }
+    return node->state == STATE_KNOWN;
+}
+
+void
+presence_watch_release(presence_watch_t *w, const struct cq_id *user)
+{
+    struct node *node = presence_map_find(&w->nodes, user);
+    if (node) {
+        node->wanted = false;
+        cut_links(w, node);
+        if (node->state != STATE_FETCHING) {
+            presence_list_remove(&node->queue);
+            node->state = STATE_NONE;
+        }
+        drop_if_idle(w, node);
+    }
+}
+
+void
+presence_watch_renew(presence_watch_t *w, const struct cq_id *user)
+{
+    struct node *node = presence_map_find(&w->nodes, user);
+    if (!node) {
+        return;
+    }
+    cut_links(w, node);
+    if (node->state == STATE_FETCHING) {
+        node->again = true;
+    } else if (node->wanted) {
+        enqueue(w, node);
+    }
+}
+
+bool
+presence_watch_is_known(const presence_watch_t *w, const struct cq_id *user)
+{
+    const struct node *node = presence_map_find(&w->nodes, user);
+    return node && node->state == STATE_KNOWN;
+}
+
+bool
+presence_watch_next(presence_watch_t *w, struct cq_id *user)
+{
+    struct presence_link *link = presence_list_pop(&w->queued);
+    if (!link) {
+        return false;
+    }
+    struct node *node = PRESENCE_LIST_OF(link, struct node, queue);
+    node->state = STATE_FETCHING;
+    node->again = false;
+    *user = node->id;
+    return true;
+}
+
+static int
+compare_ids(const void *a, const void *b)
+{
+    return cq_id_cmp(a, b);
+}
+
+static void
+link_all(presence_watch_t *w, struct node *node, const struct cq_id *ids, size_t count)
+{
+    node->out = cq_alloc(count * sizeof *node->out);
+    for (size_t i = 0; i < count; i++) {
+        bool is_double = i > 0 && cq_id_eq(&ids[i], &ids[i - 1]);
+        if (is_double || cq_id_is_none(&ids[i]) || cq_id_eq(&ids[i], &node->id)) {
+            continue;
+        }
+        struct node *peer = node_for(w, &ids[i]);
+        uint32_t back = add_in(peer, (struct half_link){node, node->out_count});
+        node->out[node->out_count++] = (struct half_link){peer, back};
+    }
+    w->links += node->out_count;
+}
+
+bool
+presence_watch_set(presence_watch_t *w, const struct cq_id *user, struct cq_id *ids, size_t count)
+{
+    struct node *node = presence_map_find(&w->nodes, user);
+    if (!node || node->state != STATE_FETCHING) {
+        return false;
+    }
+    node->state = STATE_NONE;
+    if (!node->wanted) {
+        drop_if_idle(w, node);
+        return false;
+    }
+    if (node->again) {
+        enqueue(w, node);
+        return false;
+    }
+    if (w->links + count > PRESENCE_WATCH_LINKS_MAX) {
+        presence_list_append(&w->failed, &node->queue);
+        return false;
+    }
+    if (count > 1) {
+        qsort(ids, count, sizeof *ids, compare_ids);
+    }
+    link_all(w, node, ids, count);
+    node->state = STATE_KNOWN;
+    return true;
+}
+
+void
+presence_watch_fail(presence_watch_t *w, const struct cq_id *user)
+{
+    struct node *node = presence_map_find(&w->nodes, user);
+    if (node && node->state == STATE_FETCHING) {
+        node->state = STATE_NONE;
+        if (node->wanted) {
+            presence_list_append(&w->failed, &node->queue);
+        }
+        drop_if_idle(w, node);
+    }
+}
+
+void
+presence_watch_retry(presence_watch_t *w)
+{
+    struct presence_link *link;
+    while ((link = presence_list_pop(&w->failed))) {
+        enqueue(w, PRESENCE_LIST_OF(link, struct node, queue));
+    }
+}
+
+bool
+presence_watch_sees(const presence_watch_t *w,
+                    const struct cq_id *watcher,
+                    const struct cq_id *watched)
+{
+    const struct node *node = presence_map_find(&w->nodes, watcher);
+    uint32_t low = 0;
+    uint32_t high = node ? node->out_count : 0;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int order = cq_id_cmp(&node->out[middle].peer->id, watched);
+        if (order == 0) {
+            return true;
+        }
+        if (order < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return false;
+}
+
+size_t
+presence_watch_count(const presence_watch_t *w, const struct cq_id *watcher)
+{
+    const struct node *node = presence_map_find(&w->nodes, watcher);
+    return node ? node->out_count : 0;
+}
+
+void
+presence_watch_each(const presence_watch_t *w,
+                    const struct cq_id *watcher,
+                    presence_watch_fn *fn,
+                    void *ctx)
+{
+    const struct node *node = presence_map_find(&w->nodes, watcher);
+    for (uint32_t i = 0; node && i < node->out_count; i++) {
+        fn(ctx, &node->out[i].peer->id);
+    }
+}
+
+void
+presence_watch_each_watcher(const presence_watch_t *w,
+                            const struct cq_id *watched,
+                            presence_watch_fn *fn,
+                            void *ctx)
+{
+    const struct node *node = presence_map_find(&w->nodes, watched);
+    for (uint32_t i = 0; node && i < node->in_count; i++) {
+        fn(ctx, &node->in[i].peer->id);
+    }
+}
+
+size_t
+presence_watch_links(const presence_watch_t *w)
+{
+    return w->links;
+}

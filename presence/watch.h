@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Who may see whom: watcher → watched users (the store's WATCHLIST), and the reverse. Pure: no bus,
+ * no clock.
+ *
+ * A list is fetched for every user who is wanted (online, or being asked for). When the user's
+ * friends change, the list is renewed: from that moment until the new list is there the user sees
+ * nobody.
+ */
+#ifndef PRESENCE_WATCH_H
+#define PRESENCE_WATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/wire/err.h"
+#include "common/wire/id.h"
+
+enum {
+    PRESENCE_WATCH_LINKS_MAX = 64000000
+}; /* watcher–watched pairs in memory */
+
+typedef struct presence_watch presence_watch_t;
+
+presence_watch_t *presence_watch_new(void);
+void presence_watch_destroy(presence_watch_t **w);
+
+/* Makes sure the user's list is there or will be fetched. True if it is known. */
+bool presence_watch_want(presence_watch_t *w, const struct cq_id *user);
+/* The user's list is not needed any more. */
+void presence_watch_release(presence_watch_t *w, const struct cq_id *user);
+/* The user's friends changed. */
+void presence_watch_renew(presence_watch_t *w, const struct cq_id *user);
+bool presence_watch_is_known(const presence_watch_t *w, const struct cq_id *user);
+
+/* The next user to ask the store about; the answer is given by set or fail. False: none. */
+bool presence_watch_next(presence_watch_t *w, struct cq_id *user);
+/* The store's answer. True if the list is known now; false if it is discarded (not wanted any more,
+ * renewed meanwhile, or too many pairs: then it is tried again). Doubles, the user itself and
+ * "none" in ids are ignored. ids is sorted in place. */
+bool
+presence_watch_set(presence_watch_t *w, const struct cq_id *user, struct cq_id *ids, size_t count);
+/* The store did not answer: tried again after the next presence_watch_retry(). */
+void presence_watch_fail(presence_watch_t *w, const struct cq_id *user);
+void presence_watch_retry(presence_watch_t *w);
+
+bool presence_watch_sees(const presence_watch_t *w,
+                         const struct cq_id *watcher,
+                         const struct cq_id *watched);
+/* fn for every user that `watcher` may see, ascending; for everybody who sees `watched`. fn must
+ * not change w. */
+typedef void presence_watch_fn(void *ctx, const struct cq_id *user);
+size_t presence_watch_count(const presence_watch_t *w, const struct cq_id *watcher);
+void presence_watch_each(const presence_watch_t *w,
+                         const struct cq_id *watcher,
+                         presence_watch_fn *fn,
+                         void *ctx);
+void presence_watch_each_watcher(const presence_watch_t *w,
+                                 const struct cq_id *watched,
+                                 presence_watch_fn *fn,
+                                 void *ctx);
+size_t presence_watch_links(const presence_watch_t *w);
+
+#endif
