@@ -228,7 +228,7 @@ store_engine_commit(store_engine_t *e, const struct store_commit *c)
         rc = write_txn(e, c);
     }
     if (rc == 0) {
-        atomic_fetch_add(&e->last_pos, c->record_count);
+        (void)atomic_fetch_add(&e->last_pos, c->record_count);
     }
     note_space(e, rc == -CQ_E_NO_SPACE);
     return rc;

@@ -454,8 +454,9 @@ store_engine_open(const struct store_engine_cfg *cfg, store_engine_t **out)
     e->map_bytes = cfg->map_bytes;
     e->reserve_bytes = cfg->reserve_bytes;
     e->lock_fd = -1;
-    CQ_ASSERT(pthread_mutex_init(&e->mutex, NULL) == 0);
-    CQ_ASSERT(pthread_cond_init(&e->changed, NULL) == 0);
+    int failed = pthread_mutex_init(&e->mutex, NULL);
+    failed |= pthread_cond_init(&e->changed, NULL);
+    CQ_ASSERT(failed == 0);
     int rc = make_folder(e);
     if (rc == 0 && (rc = take_lock(e)) == 0) {
         rc = open_env(e);

@@ -152,7 +152,7 @@ unblock(const struct store_friend *user,
 }
 
 static rule_fn *const rules[] = {
-    [CQ_OP_ADD - CQ_OP_ADD] = add,
+    [0] = add,
     [CQ_OP_ACCEPT - CQ_OP_ADD] = accept_request,
     [CQ_OP_DECLINE - CQ_OP_ADD] = decline,
     [CQ_OP_CANCEL - CQ_OP_ADD] = cancel,

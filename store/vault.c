@@ -185,7 +185,8 @@ rewrap(store_vault_t *v,
 static void
 sign_bundle(const store_vault_t *v, struct store_vault_job *job)
 {
-    uint8_t text[sizeof bundle_context - 1 + 2 * CQ_ID_SIZE + sizeof job->sealed + DIGEST_SIZE];
+    uint8_t text[sizeof bundle_context - 1 + CQ_ID_SIZE + CQ_ID_SIZE + sizeof job->sealed +
+                 DIGEST_SIZE];
     uint8_t *p = put(text, bundle_context, sizeof bundle_context - 1);
     p = put(p, job->user.b, CQ_ID_SIZE);
     p = put(p, job->device.b, CQ_ID_SIZE);

@@ -10,7 +10,7 @@
 #define CQ_ASSERT(e)                                                                               \
     do {                                                                                           \
         if (!(e)) {                                                                                \
-            fprintf(stderr, "%s:%d: assertion failed: %s\n", __FILE__, __LINE__, #e);              \
+            (void)fprintf(stderr, "%s:%d: assertion failed: %s\n", __FILE__, __LINE__, #e);        \
             abort();                                                                               \
         }                                                                                          \
     } while (0)

@@ -17,9 +17,10 @@ enum {
 static inline void
 folder_make(char path[FOLDER_PATH_SIZE])
 {
-    const char *base = getenv("TMPDIR");
+    const char *base = getenv("TMPDIR"); /* NOLINT(concurrency-mt-unsafe): one thread */
     (void)snprintf(path, FOLDER_PATH_SIZE, "%.80s/chasqui-store-XXXXXX", base ? base : "/tmp");
-    CQ_ASSERT(mkdtemp(path));
+    const char *made = mkdtemp(path);
+    CQ_ASSERT(made);
 }
 
 static inline int
@@ -34,6 +35,7 @@ folder_remove_entry(const char *path, const struct stat *st, int type, struct FT
 static inline void
 folder_remove(const char *path)
 {
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread */
     (void)nftw(path, folder_remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
