@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/rt/metric.h"
+
+static uint64_t count = 7;
+static uint64_t level;
+
+static const struct cq_metric metrics[] = {
+    {"test_things_total", "things", CQ_METRIC_COUNTER, &count},
+    {"test_level", "level", CQ_METRIC_GAUGE, &level},
+};
+
+static void
+text(void **state)
+{
+    (void)state;
+    cq_metric_register(metrics, 2);
+    cq_metric_register(metrics, 2); /* a second instance of a part */
+    level = UINT64_MAX;
+    cq_buf_t out = {0};
+    cq_metric_text(&out, "edge.1");
+    cq_buf_append(&out, "", 1);
+    assert_string_equal((const char *)out.data,
+                        "# HELP test_things_total things\n"
+                        "# TYPE test_things_total counter\n"
+                        "test_things_total{part=\"edge.1\"} 7\n"
+                        "# HELP test_level level\n"
+                        "# TYPE test_level gauge\n"
+                        "test_level{part=\"edge.1\"} 18446744073709551615\n");
+    cq_buf_free(&out);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(text)};
+    return cmocka_run_group_tests_name("rt.metric", tests, NULL, NULL);
+}
