@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -495,7 +496,8 @@ garbage_is_refused(void **state)
 struct reader {
     store_engine_t *engine;
     pthread_barrier_t barrier;
-    int rounds;
+    atomic_bool stop;
+    unsigned rounds;
     bool ok;
 };
 
@@ -505,7 +507,7 @@ read_for_a_while(void *arg)
     struct reader *r = arg;
     r->ok = true;
     pthread_barrier_wait(&r->barrier);
-    for (int i = 0; i < r->rounds; i++) {
+    while (!atomic_load(&r->stop)) {
         store_snapshot_t *s;
         uint64_t next = 1;
         if (store_snapshot_open(r->engine, &s) != 0) {
@@ -514,6 +516,7 @@ read_for_a_while(void *arg)
         }
         r->ok = r->ok && store_snapshot_log(s, 1, on_record, &next) == 0 && next > 1;
         store_snapshot_close(&s);
+        r->rounds++;
     }
     return NULL;
 }
@@ -528,7 +531,7 @@ reopen_waits_for_readers(void **state)
     assert_int_equal(append(e, 1, 1), 0);
     struct reader r[3];
     for (int i = 0; i < 3; i++) {
-        r[i] = (struct reader){.engine = e, .rounds = 200};
+        r[i] = (struct reader){.engine = e};
         pthread_barrier_init(&r[i].barrier, NULL, 2);
         assert_int_equal(pthread_create(&threads[i], NULL, read_for_a_while, &r[i]), 0);
         pthread_barrier_wait(&r[i].barrier);
@@ -538,9 +541,10 @@ reopen_waits_for_readers(void **state)
         assert_int_equal(store_engine_reopen(e), 0);
     }
     for (int i = 0; i < 3; i++) {
+        atomic_store(&r[i].stop, true);
         pthread_join(threads[i], NULL);
         pthread_barrier_destroy(&r[i].barrier);
-        assert_true(r[i].ok);
+        assert_true(r[i].ok && r[i].rounds > 0);
     }
     store_engine_close(&e);
 }

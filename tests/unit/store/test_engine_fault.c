@@ -73,6 +73,8 @@ __wrap_mdb_txn_commit(MDB_txn *txn)
 int
 __wrap_mdb_env_open(MDB_env *env, const char *path, unsigned flags, mdb_mode_t mode)
 {
+    /* kill -9 does not show what these lose, a power cut does. */
+    assert_int_equal(flags & (MDB_NOSYNC | MDB_NOMETASYNC | MDB_WRITEMAP | MDB_MAPASYNC), 0);
     return fault.open_rc ? fault.open_rc : __real_mdb_env_open(env, path, flags, mode);
 }
 /* NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming) */

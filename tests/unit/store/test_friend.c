@@ -304,6 +304,26 @@ request_of_a_blocked_user_is_swallowed(void **state)
 }
 
 static void
+crossing_requests_that_were_both_swallowed(void **state)
+{
+    (void)state;
+    struct pair p = {0};
+    struct store_friend_step step;
+    b_acts(&p, CQ_OP_BLOCK, &step);
+    a_acts(&p, CQ_OP_ADD, &step);
+    a_acts(&p, CQ_OP_BLOCK, &step);
+    b_acts(&p, CQ_OP_UNBLOCK, &step);
+    b_acts(&p, CQ_OP_ADD, &step);
+    assert_true(step.changed && !step.accepted && !step.tell_peer);
+    assert_int_equal(p.a.relation, ASKED);
+    assert_int_equal(p.b.relation, ASKED);
+    a_acts(&p, CQ_OP_UNBLOCK, &step);
+    assert_false(step.accepted);
+    a_acts(&p, CQ_OP_ADD, &step); /* nothing hides them now */
+    assert_true(step.accepted && step.tell_peer);
+}
+
+static void
 refusal_by_a_blocker_is_hidden(void **state)
 {
     (void)state;
@@ -376,6 +396,7 @@ main(void)
         cmocka_unit_test(a_former_chat_stays),
         cmocka_unit_test(block_closes_and_unblock_undoes_exactly_that),
         cmocka_unit_test(request_of_a_blocked_user_is_swallowed),
+        cmocka_unit_test(crossing_requests_that_were_both_swallowed),
         cmocka_unit_test(refusal_by_a_blocker_is_hidden),
         cmocka_unit_test(unknown_action_is_refused),
         cmocka_unit_test(row_round_trip),
