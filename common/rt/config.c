@@ -100,29 +100,47 @@ take_file_entry(struct loader *l, const char *path, zconfig_t *node)
     return 0;
 }
 
+/* The file's text, or NULL (said why). zconfig_load() would leak on a syntax error. */
+static char *
+slurp(const struct loader *l, const char *path)
+{
+    struct stat st;
+    FILE *f = fopen(path, "re");
+    if (!f || fstat(fileno(f), &st) != 0 || !S_ISREG(st.st_mode)) {
+        fprintf(stderr, "%s: --config: cannot read the file \"%s\"\n", l->program, path);
+    } else if (st.st_size > FILE_MAX_BYTES) {
+        fprintf(stderr, "%s: --config: \"%s\" is larger than 1 MiB\n", l->program, path);
+    } else {
+        char *text = cq_alloc((size_t)st.st_size + 1);
+        size_t n = fread(text, 1, (size_t)st.st_size, f);
+        text[n] = '\0';
+        (void)fclose(f);
+        return text;
+    }
+    if (f) {
+        (void)fclose(f);
+    }
+    return NULL;
+}
+
 static int
 load_file(struct loader *l, const char *path)
 {
-    struct stat st;
-    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode)) {
-        fprintf(stderr, "%s: --config: cannot read the file \"%s\"\n", l->program, path);
+    char *text = slurp(l, path);
+    if (!text) {
         return -CQ_E_CONFIG;
     }
-    if (st.st_size > FILE_MAX_BYTES) {
-        fprintf(stderr, "%s: --config: \"%s\" is larger than 1 MiB\n", l->program, path);
-        return -CQ_E_CONFIG;
-    }
-    if (st.st_size == 0) {
-        return 0;
-    }
-    zconfig_t *root = zconfig_load(path);
-    if (!root) {
+    bool is_empty = text[strspn(text, " \t\r\n")] == '\0';
+    zconfig_t *root = is_empty ? NULL : zconfig_str_load(text);
+    free(text);
+    if (!root && !is_empty) {
         fprintf(stderr, "%s: %s: cannot be read as a list of \"key = value\" lines\n", l->program,
                 path);
         return -CQ_E_CONFIG;
     }
     int rc = 0;
-    for (zconfig_t *node = zconfig_child(root); node && rc == 0; node = zconfig_next(node)) {
+    for (zconfig_t *node = root ? zconfig_child(root) : NULL; node && rc == 0;
+         node = zconfig_next(node)) {
         rc = take_file_entry(l, path, node);
     }
     zconfig_destroy(&root);
