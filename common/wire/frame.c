@@ -222,12 +222,12 @@ cq_envelope_read(const void *data, size_t n, struct cq_envelope *e)
     }
     cq_reader_t r = cq_reader(data, n);
     (void)cq_read_array(&r, ENVELOPE_FIELDS, 15);
-    (void)cq_read_uint(&r, CQ_ENVELOPE_VERSION);
+    uint64_t version = cq_read_uint(&r, CQ_ENVELOPE_VERSION);
     e->op = (uint8_t)cq_read_uint(&r, UINT8_MAX);
     e->corr = cq_read_uint(&r, UINT64_MAX);
     e->deadline_ms = cq_read_uint(&r, UINT64_MAX);
     e->flags = cq_read_uint(&r, UINT64_MAX);
-    return r.err ? -CQ_E_BAD_FRAME : 0;
+    return r.err || version != CQ_ENVELOPE_VERSION ? -CQ_E_BAD_FRAME : 0;
 }
 
 int

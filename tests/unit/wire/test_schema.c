@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Every message there and back with random values; cut off, with a field too many, with a field of
+ * the wrong type.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "common/wire/frame.h"
+
+#include "tests/lib/random_message.h"
+
+enum {
+    ROUNDS = 200,
+    STRUCT_MAX = 1024
+};
+
+union message {
+    max_align_t align;
+    uint8_t bytes[STRUCT_MAX];
+};
+
+static struct random_pool pool;
+
+static void
+is_same_field(const struct cq_schema *s, const struct cq_field *f, const void *a, const void *b)
+{
+    const struct cq_view *va = a;
+    const struct cq_view *vb = b;
+    const struct cq_list *la = a;
+    const struct cq_list *lb = b;
+    bool same = false;
+    switch (f->type) {
+    case CQ_FIELD_UINT:
+        same = *(const uint64_t *)a == *(const uint64_t *)b;
+        break;
+    case CQ_FIELD_ID:
+    case CQ_FIELD_ID_OR_NIL:
+        same = cq_id_eq(a, b);
+        break;
+    case CQ_FIELD_BOOL:
+        same = *(const bool *)a == *(const bool *)b;
+        break;
+    case CQ_FIELD_BIN:
+    case CQ_FIELD_STR:
+    case CQ_FIELD_ANY:
+        same = va->n == vb->n && memcmp(va->p, vb->p, va->n) == 0;
+        break;
+    case CQ_FIELD_LIST:
+        same = la->count == lb->count && la->items.n == lb->items.n &&
+               memcmp(la->items.p, lb->items.p, la->items.n) == 0;
+        break;
+    }
+    if (!same) {
+        fail_msg("%s.%s differs", s->name, f->name);
+    }
+}
+
+static void
+round_trip(const struct cq_schema *s)
+{
+    union message in;
+    union message out;
+    cq_buf_t b = {0};
+    assert_true(s->struct_size <= STRUCT_MAX);
+    random_message(s, &pool, in.bytes);
+    cq_schema_write_array(s, &b, in.bytes);
+    cq_reader_t r = cq_reader(b.data, b.size);
+    assert_int_equal(cq_schema_read_array(s, &r, out.bytes), 0);
+    assert_true(cq_reader_at_end(&r));
+    for (size_t i = 0; i < s->field_count; i++) {
+        is_same_field(s, &s->fields[i], in.bytes + s->fields[i].offset,
+                      out.bytes + s->fields[i].offset);
+    }
+    for (size_t n = 0; n < b.size; n++) { /* every cut is noticed */
+        r = cq_reader(b.data, n);
+        assert_true(cq_schema_read_array(s, &r, out.bytes) < 0);
+    }
+    cq_buf_free(&b);
+}
+
+static void
+every_message(void **state)
+{
+    size_t count = 0;
+    (void)state;
+    srand(7);
+    const struct cq_schema *const *all = cq_schema_all(&count);
+    assert_true(count > 50);
+    for (size_t i = 0; i < count; i++) {
+        for (int round = 0; round < ROUNDS; round++) {
+            round_trip(all[i]);
+        }
+    }
+}
+
+/* Fields may be added at the end later: those are skipped. A missing one is an error. */
+static void
+more_and_fewer_fields(void **state)
+{
+    size_t count = 0;
+    (void)state;
+    const struct cq_schema *const *all = cq_schema_all(&count);
+    for (size_t i = 0; i < count; i++) {
+        const struct cq_schema *s = all[i];
+        union message in;
+        union message out;
+        cq_buf_t b = {0};
+        random_message(s, &pool, in.bytes);
+        cq_schema_write(s, &b, in.bytes);
+        size_t size = b.size;
+        cq_pack_array(&b, 2);
+        cq_pack_uint(&b, 1);
+        cq_pack_str(&b, "new", 3);
+        cq_pack_nil(&b);
+        cq_reader_t r = cq_reader(b.data, b.size);
+        assert_int_equal(cq_schema_read(s, &r, s->field_count + 2, out.bytes), 0);
+        assert_true(cq_reader_at_end(&r));
+        r = cq_reader(b.data, size);
+        assert_int_equal(cq_schema_read(s, &r, s->field_count - 1, out.bytes), -CQ_E_BAD_ARG);
+        r = cq_reader(b.data, size);
+        assert_true(cq_schema_read(s, &r, s->field_count + 1, out.bytes) < 0);
+        cq_buf_free(&b);
+    }
+}
+
+/* Each field in turn is a float, which none may be (ANY takes everything). */
+static void
+wrong_types(void **state)
+{
+    static const uint8_t number[] = {0xca, 0, 0, 0, 0};
+    size_t count = 0;
+    (void)state;
+    const struct cq_schema *const *all = cq_schema_all(&count);
+    for (size_t i = 0; i < count; i++) {
+        const struct cq_schema *s = all[i];
+        for (size_t bad = 0; bad < s->field_count; bad++) {
+            union message in;
+            union message out;
+            cq_buf_t b = {0};
+            random_message(s, &pool, in.bytes);
+            for (size_t k = 0; k < s->field_count; k++) {
+                const struct cq_schema one = {s->name, &s->fields[k], 1, s->struct_size};
+                if (k == bad) {
+                    cq_buf_append(&b, number, sizeof number);
+                } else {
+                    cq_schema_write(&one, &b, in.bytes);
+                }
+            }
+            cq_reader_t r = cq_reader(b.data, b.size);
+            int rc = cq_schema_read(s, &r, s->field_count, out.bytes);
+            assert_int_equal(rc, s->fields[bad].type == CQ_FIELD_ANY ? 0 : -CQ_E_BAD_ARG);
+            cq_buf_free(&b);
+        }
+    }
+}
+
+/* Limits of sizes and numbers, one past each. */
+static void
+limits(void **state)
+{
+    struct cq_friend_name in;
+    struct cq_friend_name out;
+    char text[66];
+    cq_buf_t b = {0};
+    (void)state;
+    memset(text, 'a', sizeof text);
+    for (size_t n = 0; n <= 65; n++) {
+        cq_buf_clear(&b);
+        in.name = (struct cq_view){(const uint8_t *)text, n};
+        cq_schema_write(&cq_friend_name_schema, &b, &in);
+        cq_reader_t r = cq_reader(b.data, b.size);
+        assert_int_equal(cq_schema_read(&cq_friend_name_schema, &r, 1, &out),
+                         n <= 64 ? 0 : -CQ_E_BAD_ARG);
+    }
+    struct cq_key_have have = {.chat = {{1}}, .key_version = (uint64_t)UINT32_MAX + 1};
+    cq_buf_clear(&b);
+    cq_schema_write(&cq_key_have_schema, &b, &have);
+    cq_reader_t r = cq_reader(b.data, b.size);
+    assert_int_equal(cq_schema_read(&cq_key_have_schema, &r, 2, &have), -CQ_E_BAD_ARG);
+    cq_buf_clear(&b);
+    cq_pack_array(&b, CQ_ACK_MAX + 1);
+    for (int i = 0; i <= CQ_ACK_MAX; i++) {
+        cq_pack_nil(&b);
+    }
+    struct cq_ack ack;
+    r = cq_reader(b.data, b.size);
+    assert_int_equal(cq_schema_read(&cq_ack_schema, &r, 1, &ack), -CQ_E_BAD_ARG);
+    cq_buf_free(&b);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_message),
+        cmocka_unit_test(more_and_fewer_fields),
+        cmocka_unit_test(wrong_types),
+        cmocka_unit_test(limits),
+    };
+    return cmocka_run_group_tests_name("wire.schema", tests, NULL, NULL);
+}
