@@ -122,10 +122,17 @@ edge_call_on_store(edge_t *e, edge_session_t *s, const struct edge_request *rq)
 int
 edge_call_on_presence(edge_t *e, edge_session_t *s, const struct edge_request *rq)
 {
+    const struct cq_presence *asked = rq->fields;
+    cq_reader_t r = cq_list_reader(&asked->users);
+    for (size_t i = 0; i < asked->users.count; i++) {
+        (void)cq_read_id(&r);
+    }
+    if (r.err) {
+        return -CQ_E_BAD_ARG;
+    }
     if (!e->presence.name[0]) {
         return -CQ_E_UNAVAILABLE;
     }
-    const struct cq_presence *asked = rq->fields;
     struct cq_lookup m = {.user = s->user, .users = asked->users};
     struct edge_call *call = edge_call_new(e, s, rq);
     struct cq_bus_wait wait = {LOOKUP_DEADLINE_MS, on_reply, call};

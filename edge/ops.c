@@ -228,7 +228,7 @@ edge_ops_message(edge_t *e, edge_session_t *s, struct cq_view message)
     cq_reader_t r;
     int count = cq_frame_open(message.p, message.n, CQ_FRAME_OPS_MAX, &r);
     if (count < 0) {
-        refuse(e, s, count == -CQ_E_TOO_BIG ? EDGE_CLOSE_TOO_BIG : EDGE_CLOSE_PROTOCOL);
+        refuse(e, s, EDGE_CLOSE_PROTOCOL);
         return;
     }
     int left = count;

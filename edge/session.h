@@ -63,7 +63,7 @@ typedef struct edge_session {
     bool is_paused : 1; /* we stopped reading from it */
     bool wants_ping : 1;
     bool is_logging_out : 1;
-    bool is_killed : 1;
+    bool is_close_sent : 1;
 } edge_session_t;
 
 /* A place in the walk over all sessions that survives their ends. */

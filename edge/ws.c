@@ -6,8 +6,10 @@
  * buffers the rest;
  *  - rx_buffer_size is small, as every connection has one; frames beyond it come in pieces and are
  * put together here;
- *  - lws' own "validity" pings are off: they are a sorted list of all connections, walked on every
- * pong. Ours: sweep.c.
+ * *  - lws' own "validity" timers are off (see lws_validity_confirmed below); ours: sweep.c;
+ *  - the close frame is written here and the peer's answer awaited, as lws 4.1 on libuv, in
+ * Debian's build, closes twice in one go and with that drops the close frame that it has promised
+ * to send.
  */
 #include "edge/ws.h"
 
@@ -35,8 +37,9 @@ enum {
     FD_BESIDES = 256,      /* what the process needs besides sessions */
     KEEPALIVE_S = 5,       /* idle HTTP connections */
     HEADER_TEXT_MAX = 512, /* longest header we look at */
-    CLOSE_RUNS_MAX = 1000,
+    CLOSE_RUNS = 64,
     LOG_PER_S = 10,
+    WRITE_CLOSE = 4, /* lws_write's kind for a close frame, not in its public list */
 };
 
 static_assert(EDGE_OUTQ_HEADROOM >= LWS_PRE + 8, "room for the frame's header");
@@ -45,10 +48,21 @@ struct edge_ws {
     edge_t *edge;
     struct lws_context *context; /* lws writes NULL when it is gone */
     struct lws_protocols protocols[2];
-    lws_retry_bo_t no_validity;
+    lws_retry_bo_t validity;
     rlim_t fd_max;
     void *loops[1];
 };
+
+/* Replaces lws' function of this name, which it calls for every handshake and Pong: it would put
+ * the connection at the end of a sorted list of all connections, walking the whole list. 100,000
+ * sessions would do nothing else. What it does it for, noticing dead peers, is done by sweep.c.
+ * Where a linker does not let a program replace it, the policy below makes it harmless, not cheap.
+ */
+void
+lws_validity_confirmed(struct lws *wsi)
+{
+    (void)wsi;
+}
 
 typedef int ws_fn(edge_t *e, struct lws *wsi, void *user, void *in, size_t n);
 
@@ -238,6 +252,22 @@ on_pong(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
     return 0;
 }
 
+/* The peer closes, or answers our close. 0 lets lws answer it, otherwise the connection ends at
+ * once. */
+static int
+on_peer_close(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
+{
+    (void)user, (void)in, (void)n;
+    edge_session_t *s = lws_get_opaque_user_data(wsi);
+    if (!s || s->is_close_sent) {
+        return -1;
+    }
+    edge_close(e, s, EDGE_CLOSE_NORMAL);
+    edge_outq_free(&s->out);
+    s->is_close_sent = true; /* lws sends it */
+    return 0;
+}
+
 /* One lws_write. False: the connection is broken. */
 static bool
 write_once(edge_t *e, edge_session_t *s, uint8_t *p, size_t n, enum lws_write_protocol kind)
@@ -257,9 +287,10 @@ static bool
 write_next(edge_t *e, edge_session_t *s)
 {
     if (s->wants_ping) {
-        uint8_t ping[LWS_PRE + 1];
+        /* Not empty: lws does not report the answer to an empty one. */
+        uint8_t ping[LWS_PRE + 1] = {[LWS_PRE] = '.'};
         s->wants_ping = false;
-        if (!write_once(e, s, ping + LWS_PRE, 0, LWS_WRITE_PING)) {
+        if (!write_once(e, s, ping + LWS_PRE, 1, LWS_WRITE_PING)) {
             return false;
         }
     }
@@ -275,6 +306,22 @@ write_next(edge_t *e, edge_session_t *s)
     return true;
 }
 
+/* The last frame of a closing session, once everything before it is out. */
+static bool
+write_close(edge_t *e, edge_session_t *s)
+{
+    bool is_due = s->state == EDGE_STATE_CLOSING && !s->is_close_sent &&
+                  edge_outq_is_empty(&s->out) && !lws_partial_buffered(s->wsi);
+    if (!is_due) {
+        return true;
+    }
+    s->is_close_sent = true;
+    uint8_t close[LWS_PRE + 2];
+    close[LWS_PRE] = (uint8_t)(s->close_code >> 8);
+    close[LWS_PRE + 1] = (uint8_t)s->close_code;
+    return write_once(e, s, close + LWS_PRE, 2, (enum lws_write_protocol)WRITE_CLOSE);
+}
+
 /* What follows when output has gone: the lagging are told to sync, the rest asks for its turn. */
 static void
 after_write(edge_t *e, edge_session_t *s)
@@ -287,7 +334,8 @@ after_write(edge_t *e, edge_session_t *s)
         edge_send_sync_now(e, s, NULL);
     }
     /* lws asks by itself for what it holds back. */
-    if (!is_empty || s->state == EDGE_STATE_CLOSING || s->out.is_lagging) {
+    bool wants_close = s->state == EDGE_STATE_CLOSING && !s->is_close_sent;
+    if (!is_empty || wants_close || s->out.is_lagging) {
         lws_callback_on_writable(s->wsi);
     }
     edge_ops_resume(e, s);
@@ -296,14 +344,14 @@ after_write(edge_t *e, edge_session_t *s)
 void
 edge_ws_flush(edge_t *e, edge_session_t *s)
 {
-    if (!s->wsi) {
+    if (!s->wsi || s->is_close_sent) {
         return;
     }
     if (lws_partial_buffered(s->wsi)) {
         lws_callback_on_writable(s->wsi);
         return;
     }
-    if (write_next(e, s)) {
+    if (write_next(e, s) && write_close(e, s)) {
         after_write(e, s);
     } else {
         edge_ws_kill(s);
@@ -315,15 +363,10 @@ on_writeable(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
 {
     (void)user, (void)in, (void)n;
     edge_session_t *s = lws_get_opaque_user_data(wsi);
-    if (!s || lws_partial_buffered(wsi)) {
+    if (!s || s->is_close_sent || lws_partial_buffered(wsi)) {
         return 0;
     }
-    if (!write_next(e, s)) {
-        return -1;
-    }
-    if (s->state == EDGE_STATE_CLOSING && edge_outq_is_empty(&s->out) &&
-        !lws_partial_buffered(wsi)) {
-        lws_close_reason(wsi, (enum lws_close_status)s->close_code, NULL, 0);
+    if (!write_next(e, s) || !write_close(e, s)) {
         return -1;
     }
     after_write(e, s);
@@ -361,6 +404,7 @@ static ws_fn *const handlers[] = {
     [LWS_CALLBACK_ESTABLISHED] = on_open,
     [LWS_CALLBACK_RECEIVE] = on_receive,
     [LWS_CALLBACK_RECEIVE_PONG] = on_pong,
+    [LWS_CALLBACK_WS_PEER_INITIATED_CLOSE] = on_peer_close,
     [LWS_CALLBACK_SERVER_WRITEABLE] = on_writeable,
     [LWS_CALLBACK_CLOSED] = on_closed,
 };
@@ -411,6 +455,12 @@ raise_fd_limit(uint64_t session_max)
     return r.rlim_cur;
 }
 
+static unsigned
+handshake_s(const struct edge_config *cfg)
+{
+    return cfg->auth_timeout_ms < 1000 ? 1 : (unsigned)(cfg->auth_timeout_ms / 1000);
+}
+
 static struct lws_context *
 new_context(struct edge_ws *ws)
 {
@@ -425,7 +475,7 @@ new_context(struct edge_ws *ws)
         .user = ws,
         .server_string = "chasqui",
         .pt_serv_buf_size = SERVICE_BUFFER_BYTES,
-        .timeout_secs = (unsigned)(cfg->auth_timeout_ms / 1000 ? cfg->auth_timeout_ms / 1000 : 1),
+        .timeout_secs = handshake_s(cfg),
     };
     return lws_create_context(&info);
 }
@@ -442,9 +492,10 @@ new_vhost(struct edge_ws *ws)
         .iface = strcmp(address, "0.0.0.0") == 0 ? NULL : address,
         .port = (int)cfg->listen_port,
         .protocols = ws->protocols,
-        .retry_and_idle_policy = &ws->no_validity,
+        .retry_and_idle_policy = &ws->validity,
         .keepalive_timeout = KEEPALIVE_S,
-        .timeout_secs = (unsigned)(cfg->auth_timeout_ms / 1000 ? cfg->auth_timeout_ms / 1000 : 1),
+        .timeout_secs = handshake_s(cfg),
+        .timeout_secs_ah_idle = handshake_s(cfg),
         .vhost_name = "chasqui",
     };
     return lws_create_vhost(ws->context, &info);
@@ -462,6 +513,8 @@ edge_ws_new(edge_t *e)
         .rx_buffer_size = RX_BUFFER_BYTES,
         .tx_packet_size = CQ_PUSH_FRAME_MAX,
     };
+    ws->validity = (lws_retry_bo_t){.secs_since_valid_ping = UINT16_MAX,
+                                    .secs_since_valid_hangup = UINT16_MAX};
     lws_set_log_level(LLL_ERR, on_log);
     ws->context = new_context(ws);
     struct lws_vhost *vhost = ws->context ? new_vhost(ws) : NULL;
@@ -488,11 +541,14 @@ edge_ws_destroy(struct edge_ws **wsp)
         return;
     }
     if (ws->context) {
-        /* On somebody else's loop this only begins; the loop has to run for the handles to close.
-         */
+        /* On somebody else's loop this only begins: the loop has to run for the handles to close,
+         * then it ends. */
         lws_context_destroy(ws->context);
-        for (int i = 0; ws->context && i < CLOSE_RUNS_MAX; i++) {
+        for (int i = 0; ws->context && i < CLOSE_RUNS; i++) {
             (void)uv_run(ws->loops[0], UV_RUN_NOWAIT);
+        }
+        if (ws->context) {
+            lws_context_destroy(ws->context);
         }
     }
     free(ws);

@@ -130,7 +130,8 @@ cq_frame_next(cq_reader_t *r, struct cq_frame_op *op)
     op->raw = cq_read_any(r);
     cq_reader_t in = cq_reader_of(op->raw);
     size_t n = cq_read_array(&in, 1, UINT32_MAX);
-    op->code = (uint8_t)cq_read_uint(&in, UINT8_MAX);
+    uint64_t code = cq_read_uint(&in, UINT64_MAX);
+    op->code = code <= UINT8_MAX ? (uint8_t)code : 0; /* no code is larger, and 0 is none: unknown */
     if (r->err || in.err) {
         return -CQ_E_BAD_FRAME;
     }

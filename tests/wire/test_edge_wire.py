@@ -1,0 +1,592 @@
+# SPDX-License-Identifier: MPL-2.0
+"""The edge, byte by byte: what a client may send and what happens to one that sends something else."""
+
+import secrets
+import signal
+import struct
+import time
+
+import msgpack
+import pytest
+from edge_stand import *  # noqa: F403
+
+EVENT = [MESSAGE, b"c" * 16, 1, b"u" * 16, b"d" * 16, 1, 2, 1, b"n" * 24, b"x" * 40]
+
+
+@pytest.fixture
+def world():
+    w = World()
+    yield w
+    w.end()
+
+
+@pytest.fixture(scope="module")
+def shared():
+    """One edge for the tests that only look at one connection."""
+    w = World()
+    w.e = w.edge(auth_timeout_ms=2000, limit_login_per_s=10000, limit_login_burst=10000)
+    w.port = w.e.port
+    yield w
+    w.end()
+
+
+@pytest.fixture
+def raw(shared):
+    c = Raw(shared.port)
+    assert c.status == 101 and "chasqui.v1" in c.head
+    yield c
+    c.close()
+    assert http(shared.port, "/healthz") == (200, b"ok\n")
+
+
+# ---- the handshake ----
+
+
+@pytest.mark.parametrize("path, protocol, headers, status", [
+    ("/ws", None, (), 400), ("/ws", "chasqui.v2", (), 400), ("/ws", "mqtt, foo", (), 400), ("/", "chasqui.v1", (), 404),
+    ("/ws/", "chasqui.v1", (), 404), ("/ws", "chasqui.v1", ("Origin: https://evil.example",), 403),
+    ("/ws", "chasqui.v1", ("Origin: null",), 403), ("/ws", "foo, chasqui.v1", (), 101), ("/ws?x=1", "chasqui.v1", (), 101),
+    ("/ws", "chasqui.v1", ("Sec-WebSocket-Extensions: permessage-deflate",), 101),
+])  # fmt: skip
+def test_handshake(shared, path, protocol, headers, status):
+    c = Raw(shared.port, path, protocol, headers)
+    assert c.status == status, c.head
+    assert "permessage-deflate" not in c.head
+    if status == 101:
+        assert "chasqui.v1" in c.head
+        assert c.ask(PING)[0] == 0
+    c.close()
+
+
+def test_same_origin(shared):
+    c = Raw(shared.port, headers=(f"Origin: http://127.0.0.1:{shared.port}",))
+    assert c.status == 101
+    c.close()
+
+
+def test_listed_origins(world):
+    e = world.edge(origins="https://chat.example, http://localhost:3000")
+    for origin, status in (("https://chat.example", 101), ("http://localhost:3000", 101), (f"http://127.0.0.1:{e.port}", 403)):
+        c = Raw(e.port, headers=(f"Origin: {origin}",))
+        assert c.status == status
+        c.close()
+
+
+def test_handshake_that_never_ends(shared):
+    c = Raw(shared.port, shake=False)
+    c.send_raw(b"GET /ws HTTP/1.1\r\nHost: x\r\n")
+    start = time.monotonic()
+    assert c.read_until(b"\0") == b""
+    assert time.monotonic() - start < 8
+    c.close()
+
+
+def test_no_login_in_time(shared):
+    c = Raw(shared.port)
+    start = time.monotonic()
+    assert c.closed() == 4002
+    assert 1.5 < time.monotonic() - start < 6
+    c.close()
+
+
+@pytest.mark.parametrize("path, method, status, body", [
+    ("/healthz", "GET", 200, b"ok"), ("/readyz", "GET", 200, b'{"ready":true}'), ("/", "GET", 200, b"chasqui.v1"),
+    ("/no", "GET", 404, b""), ("/ws", "GET", 404, b""), ("/healthz/", "GET", 404, b""), ("/", "POST", 405, b""),
+    ("/" + "a" * 3000, "GET", 404, b""),
+])  # fmt: skip
+def test_http(shared, path, method, status, body):
+    got, text = http(shared.port, path, method)
+    assert got == status and body in text
+
+
+# ---- frames ----
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", b"\x90", b"\x01", b"\xc0", b"\x91", b"\x91\x01", b"\x91\x90", b"\x91\xa1x",
+                                  b"\xdd\xff\xff\xff\xff", b"\x91\x93\x05\x01\xc6\x7f\xff\xff\xff", b"\x91" * 200,
+                                  b"\x91\x91\xa1x", b"\x91\x92\x05\xa1x", msgpack.packb([[5, 1]]) + b"\0"])  # fmt: skip
+def test_no_frame_closes_with_1002(raw, data):
+    raw.send_raw(raw.frame(data))
+    assert raw.closed() == 1002
+
+
+def test_what_came_before_a_broken_operation_is_answered(raw):
+    raw.send_raw(raw.frame(b"\x92" + msgpack.packb([PING, 9]) + b"\xc1"))
+    assert raw.answer(9)[0] == OK
+    assert raw.closed() == 1002
+
+
+def test_text_closes_with_1003(raw):
+    raw.send_raw(raw.frame(b"hello", TEXT))
+    assert raw.closed() == 1003
+
+
+def test_too_many_operations_close_with_1002(raw):
+    raw.send(*[[PING, 0]] * 1025)
+    assert raw.closed() == 1002
+
+
+def test_1024_operations_are_fine(raw):
+    raw.send(*[[PING, i + 1] for i in range(1024)])
+    assert {raw.answer(i + 1)[0] for i in range(1024)} == {OK}
+
+
+def test_largest_message_and_one_more_byte(shared):
+    c = Raw(shared.port)
+    size = 65536 - len(msgpack.packb([[PING, 7, b"x" * 65000]])) + 65000
+    data = msgpack.packb([[PING, 7, b"x" * size]])
+    assert len(data) == 65536
+    c.send_raw(c.frame(data))
+    assert c.answer(7)[0] == OK
+    c.send_raw(c.frame(msgpack.packb([[PING, 8, b"x" * (size + 1)]])))
+    assert c.closed() == 1009
+    c.close()
+
+
+def test_too_large_is_refused_before_it_is_there(raw):
+    raw.send_raw(bytes([0x82, 0xFF]) + struct.pack(">Q", 2**40) + b"\0\0\0\0" + b"\x91")
+    assert raw.closed() in (1009, 1002, None)
+
+
+def test_fragments_together_too_large(raw):
+    raw.send_raw(raw.frame(b"\x91" + b"\xc0" * 40000, fin=False))
+    raw.send_raw(raw.frame(b"\xc0" * 40000, 0, fin=False))
+    assert raw.closed() == 1009
+
+
+def test_fragments_with_a_ping_between(raw):
+    data = msgpack.packb([[PING, 5]])
+    raw.send_raw(raw.frame(data[:2], fin=False))
+    raw.send_raw(raw.frame(b"hi", WS_PING))
+    raw.send_raw(raw.frame(data[2:], 0))
+    assert raw.answer(5)[0] == OK
+
+
+def test_byte_by_byte(raw):
+    for byte in raw.frame(msgpack.packb([[PING, 5]])):
+        raw.send_raw(bytes([byte]))
+    assert raw.answer(5)[0] == OK
+
+
+def test_unmasked_frames_do_no_harm(raw):
+    """RFC 6455 wants them refused; the library does not tell us. They must not be more than a frame."""
+    raw.send_raw(raw.frame(msgpack.packb([[PING, 5]]), mask=False) + raw.frame(b"\xc1", mask=False))
+    assert raw.closed() in (1002, None)
+
+
+def test_client_closes(raw):
+    raw.send_raw(raw.frame(struct.pack(">H", 1000), CLOSE))
+    assert raw.closed() == 1000
+
+
+@pytest.mark.parametrize("frame", [dict(rsv=0x40), dict(opcode=3), dict(opcode=11), dict(opcode=0)],
+                         ids=["rsv1", "opcode3", "opcode11", "continuation of nothing"])  # fmt: skip
+def test_broken_websocket_frames_end_the_connection(raw, frame):
+    raw.send_raw(raw.frame(msgpack.packb([[PING, 5]]), **frame))
+    assert raw.closed() in (1002, None)
+    assert raw.ops == []
+
+
+def test_unknown_operations(raw):
+    for code in (0, 0x7F, 0x80, 0x81, 0x90, 0x96, 0xFF, 0x100, 2**40):
+        raw.send([code, 1234])
+        assert raw.answer(1234)[:3] == [ERR, 1234, UNKNOWN_OP]
+    raw.send([0x7F, 0], [0x90], [0x7F], [PING, 0], [PING, 3])
+    assert raw.answer(3) == [OK, 3]
+    assert raw.ops == []
+
+
+def test_guests_may_only_log_in(raw):
+    for code, fields in ((SYNC, (None, 0)), (FRIENDS, ()), (ADD, ("bob",)), (PRESENCE, ([],)), (LOGOUT, ())):
+        assert raw.ask(code, *fields)[0] == NOT_AUTHENTICATED
+    assert raw.ask(SYNC)[0] == BAD_ARG
+
+
+# ---- logging in ----
+
+
+def test_login_answers_welcome(shared):
+    c = person(shared.port)
+    user, name, device, token, expires, epoch, key, now, interval, limit, window, edge = c.welcome
+    assert (name, device, epoch, key, interval, limit, window, edge) == (
+        "ana", c.device, shared.stand.epoch, shared.stand.public, 25000, 60000, 16, "edge.1")
+    assert abs(now - time.time() * 1000) < 5000 and expires > now
+    up = [v for v in shared.stand.ups.values() if v[1] == device]
+    assert up and up[0][0] == user
+    assert c.ask(LOGIN, "ana", "password", c.device, b"k" * 32, "")[0] == ALREADY_AUTHENTICATED
+    d = Raw(shared.port)
+    err, again = d.ask(RESUME, token)
+    assert err == 0 and again[:6] == c.welcome[:6]
+    c.close()
+    d.close()
+    until(lambda: len([x for x in shared.stand.downs if shared.stand.ups[x[0]][1] == device]) == 2, "SESSION_DOWN")
+
+
+def test_requests_behind_the_login_wait_for_it(shared):
+    c = Raw(shared.port)
+    token = shared.stand.token(b"u" * 16, b"d" * 16, "bob")
+    c.send([RESUME, 1, token], [FRIENDS, 2], [PING, 3])
+    c.send([FRIENDS, 4])
+    c.answer(4)
+    assert [op[:2] for op in c.ops] == [[OK, 1], [OK, 3], [OK, 2]] or [op[:2] for op in c.ops] == [[OK, 1], [OK, 2], [OK, 3]]
+    c.close()
+
+
+def test_wrong_password(shared):
+    shared.stand.on_auth = lambda op, fields: [BAD_CREDENTIALS, 0]
+    c = Raw(shared.port)
+    try:
+        assert c.ask(LOGIN, "ana", "wrong", b"d" * 16, b"k" * 32, "")[0] == BAD_CREDENTIALS
+    finally:
+        shared.stand.on_auth = None
+    assert c.ask(FRIENDS)[0] == NOT_AUTHENTICATED
+    assert c.ask(LOGIN, "ana", "right", b"d" * 16, b"k" * 32, "")[0] == 0
+    c.close()
+
+
+def test_bad_tokens(shared):
+    c = Raw(shared.port)
+    good = shared.stand.token(b"u" * 16, b"d" * 16, "bob")
+    late = shared.stand.token(b"u" * 16, b"d" * 16, "bob", expires=1000)
+    for token in (b"x", good[:-1], good[:-1] + bytes([good[-1] ^ 1]), b"\x96" + good[1:-1] + b"x", late, secrets.token_bytes(300)):
+        assert c.ask(RESUME, token)[0] == BAD_TOKEN
+    assert c.ask(RESUME, good)[0] == 0
+    c.close()
+
+
+def test_logout(shared):
+    c = person(shared.port, "leaver")
+    c.send([LOGOUT, 5], [FRIENDS, 6])
+    assert c.answer(5) == [OK, 5]
+    assert c.closed() == 1000
+    assert c.ops == []
+    assert shared.stand.calls[-1][2] == LOGOUT
+    c.close()
+
+
+def test_revoked(shared):
+    c = person(shared.port, "lost")
+    token = c.welcome[3]
+    other = person(shared.port, "lost")
+    shared.stand.revoke(c.user, c.device, 1)
+    assert c.push(ERR)[:3] == [ERR, 0, REVOKED_ERR]
+    assert c.closed() == 4001
+    assert other.ask(PING)[0] == 0
+    d = Raw(shared.port)
+    assert d.ask(RESUME, token)[0] == REVOKED_ERR
+    assert d.ask(RESUME, shared.stand.token(c.user, c.device, "lost", generation=2))[0] == 0
+    for x in (c, d, other):
+        x.close()
+
+
+# ---- forwarding ----
+
+
+def test_calls_go_as_they_are_and_in_order(shared):
+    c = person(shared.port)
+    shared.stand.calls.clear()
+    c.send(*[[ADD, i, f"name{i}", "later"] for i in range(1, 51)])
+    for i in range(1, 51):
+        assert c.answer(i) == [OK, i]
+    assert shared.stand.calls == [[c.user, c.device, ADD, [f"name{i}", "later"]] for i in range(1, 51)]
+    c.close()
+
+
+def test_answers_come_back_as_they_are(shared):
+    c = person(shared.port)
+    shared.stand.on_call = lambda u, d, op, f: [0, 1, b"x", [[2, None], "y"]] if op == FRIENDS else [22, 77]
+    try:
+        assert c.ask(FRIENDS) == (0, [1, b"x", [[2, None], "y"]])
+        assert c.ask(ADD, "x") == (22, ["an earlier message of this device is missing: resend from prev", 0, 77])
+        for err, wire, retry in ((BUSY, BUSY, 1000), (41, INTERNAL, 0), (42, UNAVAILABLE, 1000), (34, 34, 10000)):
+            shared.stand.on_call = lambda u, d, op, f, err=err: [err, 0]
+            got, rest = c.ask(ADD, "x")
+            assert (got, rest[1]) == (wire, retry)
+    finally:
+        shared.stand.on_call = lambda *a: [0]
+    c.close()
+
+
+def test_presence_lookup(shared):
+    c = person(shared.port)
+    assert c.ask(PRESENCE, [b"u" * 16]) == (0, [[[b"u" * 16, True, 1]]])
+    c.close()
+
+
+def test_nesting_that_would_not_fit_an_envelope(shared):
+    c = person(shared.port)
+    deep = b"\x91" * 6 + b"\xc0"
+    c.send_raw(c.frame(b"\x91\x94" + b"\x30\x07" + b"\xc0" + deep))
+    assert c.answer(7)[2] == BAD_ARG
+    c.send([FRIENDS, 8] + [0] * 40)
+    assert c.answer(8)[2] == BAD_ARG
+    assert c.ask(FRIENDS)[0] == 0
+    c.close()
+
+
+# ---- bounds ----
+
+
+def test_rate_limits(world):
+    e = world.edge(limit_friend_per_s=1, limit_friend_burst=3, limit_login_per_s=1, limit_login_burst=2)
+    c = person(e.port)
+    c.send(*[[ADD, i, "x"] for i in range(1, 7)])
+    answers = [c.answer(i) for i in range(1, 7)]
+    assert [a[0] for a in answers] == [OK] * 3 + [ERR] * 3
+    assert all(a[2] == RATE_LIMITED and 0 < a[4] <= 3001 for a in answers[3:])
+    assert c.ask(FRIENDS)[0] == 0
+    d = person(e.port)
+    x = Raw(e.port)
+    assert x.ask(LOGIN, "ana", "password", b"d" * 16, b"k" * 32, "")[0] == RATE_LIMITED
+    for y in (c, d, x):
+        y.close()
+
+
+def test_unanswered_requests_are_bounded(world):
+    """Who does not wait for answers is not read from: the store sees no more than the bound, and all in the end."""
+    e = world.edge(session_requests_max=8, limit_friend_per_s=0)
+    c = person(e.port)
+    waiting = []
+    world.stand.on_call = lambda *a: waiting.append(a)
+    for i in range(200):
+        c.send([ADD, 2 * i + 1, "x"], [ADD, 2 * i + 2, "y"])
+    until(lambda: len(waiting) >= 8, "eight calls")
+    other = person(e.port, "bob")
+    other.ask(PING)
+    assert len({id(w) for w in waiting}) >= 8
+    names = [w[3][0] for w in waiting]
+    assert names[:8] == ["x", "y"] * 4
+    world.stand.on_call = lambda *a: [0]
+    for i in range(1, 401):
+        assert c.answer(i)[0] == OK
+    c.close()
+    other.close()
+
+
+def test_lagging_session_is_told_to_sync(world):
+    """Pushes beyond the bound are dropped and the client is told; answers are never dropped."""
+    e = world.edge(session_queue_max_bytes=65536, limit_signal_per_s=0)
+    c = person(e.port, rcvbuf=4096)
+    number = until(lambda: list(world.stand.ups), "SESSION_UP")[-1]
+    big = EVENT[:9] + [b"x" * 16000]
+    for i in range(1, 601):
+        world.stand.deliver(i, [number], big)
+    until(lambda: 600 in world.stand.delivered, "DELIVERED")
+    until(lambda: "EDGE-SESSION-LAGGING" in e.log.read_text(), "the log line")
+    c.send([PING, 99])
+    assert c.push(SYNC_NOW) == [SYNC_NOW, None]
+    c.answer(99)
+    got = len([op for op in c.ops if op[0] == MESSAGE])
+    assert 4 <= got < 600
+    assert all(op == big for op in c.ops if op[0] == MESSAGE)
+    world.stand.deliver(601, [number], [TYPING_NOTE, b"c" * 16, b"u" * 16, True])
+    assert c.push(TYPING_NOTE)
+    c.close()
+
+
+def test_large_answers_to_a_slow_reader(world):
+    """Answers wait, and reading from that client stops; nothing is lost and nobody else waits."""
+    e = world.edge(session_queue_max_bytes=65536, limit_query_per_s=0)
+    world.stand.on_call = lambda *a: [0, 5, False, [b"y" * 200000]]
+    c = person(e.port, rcvbuf=4096)
+    for i in range(1, 101):
+        c.send([HISTORY, i, b"c" * 16, 1, 2])
+    other = person(e.port, "bob")
+    assert other.ask(PING)[0] == 0
+    time.sleep(0.3)
+    assert len(world.stand.calls) < 60, "reading from a client that does not read must stop"
+    for i in range(1, 101):
+        assert c.answer(i)[4] == [b"y" * 200000]
+    c.close()
+    other.close()
+
+
+def test_flood_while_it_logs_in(world):
+    e = world.edge()
+    world.stand.on_auth = lambda *a: None
+    c = Raw(e.port)
+    c.send([LOGIN, 1, "ana", "password", b"d" * 16, b"k" * 32, ""])
+    c.s.settimeout(1.0)
+    sent = 0
+    try:
+        for _ in range(2000):
+            c.s.sendall(c.frame(b"\xdc\x04\x00" + msgpack.packb([PING, 1]) * 1024))
+            sent += 1
+    except (TimeoutError, ConnectionError):
+        pass
+    assert sent < 2000, "the edge must stop reading"
+    assert http(e.port, "/healthz")[0] == 200
+    c.close()
+
+
+# ---- the bus ----
+
+
+def test_deliver_and_confirm(shared):
+    c = person(shared.port)
+    number = [k for k, v in shared.stand.ups.items() if v[1] == c.device][0]
+    first = max(shared.stand.delivered, default=0) + 1
+    shared.stand.deliver(first, [number, 1, 2**64 - 1], EVENT)
+    assert c.push(MESSAGE) == EVENT
+    until(lambda: first in shared.stand.delivered, "DELIVERED")
+    shared.stand.deliver(first + 1, [number], [0x05, 1])
+    shared.stand.deliver(first + 2, [number], "no event")
+    shared.stand.deliver(first + 3, [], EVENT)
+    until(lambda: first + 3 in shared.stand.delivered, "DELIVERED of odd events too")
+    assert c.ask(PING)[0] == 0 and c.ops == []
+    c.close()
+
+
+def test_no_store_no_presence(world):
+    world.stand.has_store = world.stand.has_presence = False
+    until(lambda: not world.stand.store and not world.stand.presence, "the stand-ins have left")
+    e = world.edge(ready=False)
+    until(lambda: b"no store" in http(e.port, "/readyz")[1], "registered")
+    c = Raw(e.port)
+    assert c.ask(LOGIN, "ana", "password", b"d" * 16, b"k" * 32, "")[0] == UNAVAILABLE
+    assert c.ask(RESUME, world.stand.token(b"u" * 16, b"d" * 16, "bob"))[0] == UNAVAILABLE
+    world.stand.has_store = True
+    until(lambda: b"no presence" in http(e.port, "/readyz")[1], "the store answered")
+    assert c.ask(LOGIN, "ana", "password", b"d" * 16, b"k" * 32, "")[0] == 0
+    err, rest = c.ask(PRESENCE, [])
+    assert (err, rest[1]) == (UNAVAILABLE, 1000)
+    world.stand.has_presence = True
+    assert c.push(SYNC_NOW) == [SYNC_NOW, None]
+    until(lambda: world.stand.announced and world.stand.announced[-1][1] == 1, "ANNOUNCED")
+    assert len(world.stand.ups) == 1
+    c.close()
+
+
+def test_presence_that_does_not_answer(world):
+    e = world.edge()
+    world.stand.answers_up = False
+    start = time.monotonic()
+    c = person(e.port)
+    assert 2 < time.monotonic() - start < 8
+    assert c.push(SYNC_NOW)
+    c.close()
+
+
+def test_presence_again_means_announce_again(world):
+    e = world.edge()
+    people = [person(e.port, f"p{i}") for i in range(20)]
+    world.stand.has_presence = False
+    until(lambda: not world.stand.presence, "presence has left")
+    world.stand.ups.clear()
+    world.stand.announced.clear()
+    world.stand.has_presence = True
+    for c in people:
+        assert c.push(SYNC_NOW) == [SYNC_NOW, None]
+    until(lambda: world.stand.announced == [[world.stand.presence.incarnation, 20]], "ANNOUNCED")
+    assert len(world.stand.ups) == 20
+    world.stand.delivered.clear()
+    world.stand.deliver(1, list(world.stand.ups), EVENT)
+    for c in people:
+        assert c.push(MESSAGE) == EVENT
+    until(lambda: 1 in world.stand.delivered, "numbers start anew")
+    for c in people:
+        c.close()
+
+
+def test_broker_again(world):
+    e = world.edge()
+    c = person(e.port)
+    world.broker.kill()
+    world.broker.wait()
+    world.processes.remove(world.broker)
+    inits = world.stand.init_count
+    world.stand.announced.clear()
+    world.broker = world.spawn("chasqui-broker", "broker2", "--endpoint", world.endpoint, "--lease-ms", "1000")
+    assert c.push(SYNC_NOW)
+    until(lambda: world.stand.announced and world.stand.announced[-1][1] == 1, "ANNOUNCED")
+    until(lambda: world.stand.init_count > inits, "EDGE_INIT again")
+    assert c.ask(FRIENDS)[0] == 0
+    c.close()
+
+
+def test_new_epoch_and_revocations_of_a_new_store(world):
+    e = world.edge()
+    c, gone = person(e.port), person(e.port, "gone")
+    world.stand.has_store = False
+    until(lambda: not world.stand.store, "the store has left")
+    world.stand.epoch = secrets.token_bytes(16)
+    world.stand.revoked = [[gone.user, gone.device, 1]]
+    world.stand.has_store = True
+    assert c.push(SYNC_NOW) == [SYNC_NOW, world.stand.epoch]
+    assert gone.closed() == 4001
+    c.close()
+    gone.close()
+
+
+# ---- time ----
+
+
+def test_heartbeats(world):
+    e = world.edge(heartbeat_interval_ms=300, heartbeat_limit_ms=1000)
+    alive, dead = person(e.port, "alive"), person(e.port, "dead")
+    end = time.monotonic() + 2.5
+    pings = 0
+    alive.s.settimeout(0.2)
+    while time.monotonic() < end:
+        try:
+            opcode, data = alive.read_frame()
+            pings += opcode == WS_PING
+            alive.send_raw(alive.frame(data, WS_PONG))
+        except TimeoutError:
+            pass
+    assert pings >= 5
+    alive.s.settimeout(WAIT)
+    assert alive.ask(PING)[0] == 0
+    downs = until(lambda: [d for d in world.stand.downs if world.stand.ups[d[0]][1] == dead.device], "SESSION_DOWN")
+    assert -3500 < downs[0][1] - time.time() * 1000 < -1000, "last seen is when it was last heard"
+    alive.close()
+    dead.close()
+
+
+def test_paused_sessions_are_not_judged(world):
+    e = world.edge(heartbeat_interval_ms=200, heartbeat_limit_ms=600, session_requests_max=1)
+    world.stand.on_call = lambda *a: None
+    c = person(e.port)
+    c.send([FRIENDS, 1], [FRIENDS, 2])
+    time.sleep(1.5)
+    world.stand.on_call = lambda *a: [0]
+    assert c.answer(1)[0] == OK and c.answer(2)[0] == OK
+    c.close()
+
+
+def test_drain(world):
+    e = world.edge(peers="ws://10.0.0.2:8081/ws, ws://10.0.0.3/ws")
+    people = [person(e.port, f"p{i}") for i in range(5)]
+    start = time.monotonic()
+    e.send_signal(signal.SIGTERM)
+    for c in people:
+        assert c.push(GOAWAY)[1:3] == [["ws://10.0.0.2:8081/ws", "ws://10.0.0.3/ws"], 0]
+        assert c.closed() == 1001
+    assert e.wait(WAIT) == 0
+    assert time.monotonic() - start < 3
+    until(lambda: len(world.stand.downs) == 5, "SESSION_DOWN")
+    for c in people:
+        c.close()
+
+
+def test_drain_does_not_wait_for_the_deaf(world):
+    e = world.edge()
+    c = person(e.port)
+    start = time.monotonic()
+    e.send_signal(signal.SIGTERM)
+    assert e.wait(WAIT) == 0
+    assert time.monotonic() - start < 2.5
+    c.close()
+
+
+def test_port_in_use_and_bad_configuration(world):
+    e = world.edge()
+    for options, word in ((("--listen-port", str(e.port)), "EDGE-LISTEN-FAIL"), (("--log-level", "loud"), "log-level"),
+                          (("--heartbeat-limit-ms", "1000"), "heartbeat-limit-ms"), (("--no-such-key", "1"), "no-such-key"),
+                          (("--name", "a b"), "name")):
+        p = world.spawn("chasqui-edge", "bad", "--broker", world.endpoint, *options)
+        world.processes.remove(p)
+        assert p.wait(WAIT) != 0
+        assert word in (world.dir / "bad.log").read_text()
+    (world.dir / "bad.log").unlink()
+    world.logs = [x for x in world.logs if x.name != "bad.log"]
