@@ -57,7 +57,7 @@ main(int argc, char **argv)
     int level = cq_log_level_by_name(cfg.log_level);
     int status = 2;
     if (level < 0) {
-        fprintf(stderr, "chasqui-broker: log-level: must be debug, info, warn or error\n");
+        (void)fprintf(stderr, "chasqui-broker: log-level: must be debug, info, warn or error\n");
     } else {
         cq_log_init("broker", (enum cq_log_level)level);
         status = serve(&cfg);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MPL-2.0
  * The inside of a bus endpoint, shared by bus*.c only.
- *   bus.c           life, registration, lease, what comes in
+ *   bus.c           life
+ *   bus_broker.c    registration and lease
+ *   bus_in.c        what comes in
  *   bus_out.c       batches of what a turn produces
  *   bus_request.c   requests in flight
  *   bus_peer.c      who is alive
@@ -19,6 +21,7 @@ enum {
     CQ_BUS_ENVELOPES_PER_TURN = 64,
     CQ_BUS_PEERS_MAX = 4096,
     CQ_BUS_HWM = 100000,
+    CQ_BUS_TICK_MS = 100, /* while not registered */
     CQ_BUS_IDENTITY_MAX = CQ_ACTOR_NAME_MAX + 1 + 16,
 };
 
@@ -113,6 +116,22 @@ enum cq_bus_log {
 };
 bool cq_bus_log_due(cq_bus_t *bus, enum cq_bus_log kind);
 
+/* Closes the socket and opens a new one. */
+void cq_bus_reopen(cq_bus_t *bus);
+
+/* ---- bus_broker.c ---- */
+void
+cq_bus_broker_said(cq_bus_t *bus, const struct cq_envelope *e, cq_reader_t *body, size_t items);
+void cq_bus_broker_tick(void *ctx); /* timer; ctx is the bus */
+
+/* ---- bus_in.c ---- */
+bool cq_bus_in_read(void *ctx); /* watch; ctx is the bus */
+void cq_bus_note_garbage(cq_bus_t *bus, const char *src, const char *what);
+/* Opens the next item of a body: rid and a reader at the fields. 0 or -CQ_E_BAD_FRAME (the rest is
+ * unusable). */
+int cq_bus_item_next(cq_reader_t *body, uint64_t *rid, cq_reader_t *fields, size_t *count)
+    CQ_MUST_CHECK;
+
 /* ---- bus_out.c ---- */
 /* Where the next item for (dst, op) goes; append the packed item, then call done with the size the
  * body had before. A batch may move when the next one is begun. */
@@ -146,10 +165,5 @@ void cq_bus_peers_down(cq_bus_t *bus, const struct cq_actor *a);
 void cq_bus_peers_all_down(cq_bus_t *bus);
 /* Is dst this peer's name or role? */
 bool cq_bus_peer_is(const struct cq_bus_peer *peer, const char *dst);
-
-/* Opens the next item of a body: rid and a reader at the fields. 0 or -CQ_E_BAD_FRAME (the rest is
- * unusable). */
-int cq_bus_item_next(cq_reader_t *body, uint64_t *rid, cq_reader_t *fields, size_t *count)
-    CQ_MUST_CHECK;
 
 #endif

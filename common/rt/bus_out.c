@@ -14,7 +14,8 @@
 #include "common/rt/log.h"
 
 enum {
-    BODY_START = 512
+    BODY_START = 512,
+    BODY_HEADER = 5, /* of an array of fixed width */
 };
 
 static void
@@ -68,33 +69,40 @@ cq_bus_out_begin(cq_bus_t *bus, const char *dst, uint8_t op)
     return add_batch(out, dst, op);
 }
 
+/* The last item of a batch moves into a new envelope of its own. */
+static struct cq_bus_batch *
+move_item(struct cq_bus_out *out, struct cq_bus_batch *batch, size_t size_before)
+{
+    char dst[sizeof batch->dst];
+    memcpy(dst, batch->dst, sizeof dst);
+    size_t at = (size_t)(batch - out->batches);
+    batch->is_closed = true;
+    struct cq_bus_batch *fresh = add_batch(out, dst, batch->op);
+    batch = &out->batches[at]; /* it may have moved */
+    cq_buf_append(&fresh->body, batch->body.data + size_before, batch->body.size - size_before);
+    batch->body.size = size_before;
+    return fresh;
+}
+
+static bool
+refuse_item(cq_bus_t *bus, struct cq_bus_batch *batch, size_t size_before)
+{
+    size_t item = batch->body.size - size_before;
+    batch->body.size = size_before;
+    if (cq_bus_log_due(bus, CQ_BUS_LOG_BIG)) {
+        CQ_LOG(ERROR, "BUS-ITEM-TOO-BIG", "dst=%s op=%u bytes=%zu", batch->dst, batch->op, item);
+    }
+    return false;
+}
+
 bool
 cq_bus_out_done(cq_bus_t *bus, struct cq_bus_batch *batch, size_t size_before)
 {
-    size_t item = batch->body.size - size_before;
+    if (batch->body.size - size_before + BODY_HEADER > CQ_ENVELOPE_MAX) {
+        return refuse_item(bus, batch, size_before);
+    }
     if (batch->body.size > CQ_ENVELOPE_MAX) {
-        /* It does not fit behind the others: start an envelope of its own, if it fits into one at
-         * all. */
-        enum {
-            HEADER = 5
-        };
-        if (item + HEADER > CQ_ENVELOPE_MAX) {
-            batch->body.size = size_before;
-            if (cq_bus_log_due(bus, CQ_BUS_LOG_BIG)) {
-                CQ_LOG(ERROR, "BUS-ITEM-TOO-BIG", "dst=%s op=%u bytes=%zu", batch->dst, batch->op,
-                       item);
-            }
-            return false;
-        }
-        char dst[sizeof batch->dst];
-        memcpy(dst, batch->dst, sizeof dst);
-        size_t at = (size_t)(batch - bus->out.batches);
-        batch->is_closed = true;
-        struct cq_bus_batch *fresh = add_batch(&bus->out, dst, batch->op);
-        batch = &bus->out.batches[at]; /* it may have moved */
-        cq_buf_append(&fresh->body, batch->body.data + size_before, item);
-        batch->body.size = size_before;
-        batch = fresh;
+        batch = move_item(&bus->out, batch, size_before);
     }
     batch->count++;
     batch->is_closed =

@@ -88,12 +88,12 @@ take_file_entry(struct loader *l, const char *path, zconfig_t *node)
     (void)snprintf(where, sizeof where, "%s:%d: ", path, line_of(path, key));
     int i = find_item(l, key, strlen(key));
     if (i < 0) {
-        fprintf(stderr, "%s: %sunknown key \"%s\" (see --help)\n", l->program, where, key);
+        (void)fprintf(stderr, "%s: %sunknown key \"%s\" (see --help)\n", l->program, where, key);
         return -CQ_E_CONFIG;
     }
     if (zconfig_child(node)) {
-        fprintf(stderr, "%s: %s%s: has entries below it, must be a value\n", l->program, where,
-                key);
+        (void)fprintf(stderr, "%s: %s%s: has entries below it, must be a value\n", l->program,
+                      where, key);
         return -CQ_E_CONFIG;
     }
     set_value(l, (size_t)i, zconfig_value(node) ? zconfig_value(node) : "", where);
@@ -107,9 +107,9 @@ slurp(const struct loader *l, const char *path)
     struct stat st;
     FILE *f = fopen(path, "re");
     if (!f || fstat(fileno(f), &st) != 0 || !S_ISREG(st.st_mode)) {
-        fprintf(stderr, "%s: --config: cannot read the file \"%s\"\n", l->program, path);
+        (void)fprintf(stderr, "%s: --config: cannot read the file \"%s\"\n", l->program, path);
     } else if (st.st_size > FILE_MAX_BYTES) {
-        fprintf(stderr, "%s: --config: \"%s\" is larger than 1 MiB\n", l->program, path);
+        (void)fprintf(stderr, "%s: --config: \"%s\" is larger than 1 MiB\n", l->program, path);
     } else {
         char *text = cq_alloc((size_t)st.st_size + 1);
         size_t n = fread(text, 1, (size_t)st.st_size, f);
@@ -134,8 +134,8 @@ load_file(struct loader *l, const char *path)
     zconfig_t *root = is_empty ? NULL : zconfig_str_load(text);
     free(text);
     if (!root && !is_empty) {
-        fprintf(stderr, "%s: %s: cannot be read as a list of \"key = value\" lines\n", l->program,
-                path);
+        (void)fprintf(stderr, "%s: %s: cannot be read as a list of \"key = value\" lines\n",
+                      l->program, path);
         return -CQ_E_CONFIG;
     }
     int rc = 0;
@@ -152,27 +152,27 @@ load_file(struct loader *l, const char *path)
 static void
 print_help(const struct loader *l)
 {
-    printf("usage: %s [--config FILE] [--key value]...\n\n", l->program);
-    printf("Keys, on the command line as --key value and in the file as key = value:\n");
+    (void)printf("usage: %s [--config FILE] [--key value]...\n\n", l->program);
+    (void)printf("Keys, on the command line as --key value and in the file as key = value:\n");
     for (size_t i = 0; i < l->count; i++) {
         const struct cq_config_item *item = &l->items[i];
-        printf("  --%-24s %s", item->key, item->doc);
+        (void)printf("  --%-24s %s", item->key, item->doc);
         if (item->type == CQ_CONFIG_UINT) {
-            printf(" [%" PRIu64 "..%" PRIu64 "%s%s]", item->min, item->max,
-                   item->unit[0] ? " " : "", item->unit);
+            (void)printf(" [%" PRIu64 "..%" PRIu64 "%s%s]", item->min, item->max,
+                         item->unit[0] ? " " : "", item->unit);
         }
         if (item->preset) {
-            printf(" (default: %s)\n", item->preset[0] ? item->preset : "empty");
+            (void)printf(" (default: %s)\n", item->preset[0] ? item->preset : "empty");
         } else {
-            printf(" (required)\n");
+            (void)printf(" (required)\n");
         }
     }
-    printf("\nOther options:\n"
-           "  --%-24s read keys from FILE first\n"
-           "  --%-24s check the configuration and exit\n"
-           "  --%-24s print the version and exit\n"
-           "  --%-24s print this and exit\n",
-           "config FILE", "check-config", "version", "help");
+    (void)printf("\nOther options:\n"
+                 "  --%-24s read keys from FILE first\n"
+                 "  --%-24s check the configuration and exit\n"
+                 "  --%-24s print the version and exit\n"
+                 "  --%-24s print this and exit\n",
+                 "config FILE", "check-config", "version", "help");
 }
 
 /* --help, --version, --check-config. 1: exit now. */
@@ -184,7 +184,7 @@ take_flag(struct loader *l, const char *name)
         return 1;
     }
     if (strcmp(name, "version") == 0) {
-        printf("%s %s\n", l->program, CQ_VERSION);
+        (void)printf("%s %s\n", l->program, CQ_VERSION);
         return 1;
     }
     return 0;
@@ -203,15 +203,15 @@ read_option(const struct loader *l, int argc, char **argv, int *at, struct optio
 {
     const char *arg = argv[*at];
     if (strncmp(arg, "--", 2) != 0 || !arg[2]) {
-        fprintf(stderr, "%s: unexpected argument \"%s\" (see --help)\n", l->program, arg);
+        (void)fprintf(stderr, "%s: unexpected argument \"%s\" (see --help)\n", l->program, arg);
         return -CQ_E_CONFIG;
     }
     o->name = arg + 2;
     o->name_size = strcspn(o->name, "=");
     int i = find_item(l, o->name, o->name_size);
     if (i < 0 && !(o->name_size == 6 && memcmp(o->name, "config", 6) == 0)) {
-        fprintf(stderr, "%s: unknown option \"--%.*s\" (see --help)\n", l->program,
-                (int)o->name_size, o->name);
+        (void)fprintf(stderr, "%s: unknown option \"--%.*s\" (see --help)\n", l->program,
+                      (int)o->name_size, o->name);
         return -CQ_E_CONFIG;
     }
     if (o->name[o->name_size] == '=') {
@@ -225,7 +225,7 @@ read_option(const struct loader *l, int argc, char **argv, int *at, struct optio
         return i;
     }
     if (!has_next) {
-        fprintf(stderr, "%s: --%s: a value is missing\n", l->program, o->name);
+        (void)fprintf(stderr, "%s: --%s: a value is missing\n", l->program, o->name);
         return -CQ_E_CONFIG;
     }
     o->value = argv[++*at];
@@ -298,8 +298,8 @@ static int
 complain(const struct loader *l, size_t i, const char *allowed)
 {
     const struct value *v = &l->values[i];
-    fprintf(stderr, "%s: %s%s: \"%.128s\" is not %s\n", l->program, v->where, l->items[i].key,
-            v->text, allowed);
+    (void)fprintf(stderr, "%s: %s%s: \"%.128s\" is not %s\n", l->program, v->where, l->items[i].key,
+                  v->text, allowed);
     return -CQ_E_CONFIG;
 }
 
@@ -310,7 +310,7 @@ check_item(const struct loader *l, size_t i)
     const char *text = l->values[i].text;
     char allowed[128];
     if (!text) {
-        fprintf(stderr, "%s: %s: must be given (see --help)\n", l->program, item->key);
+        (void)fprintf(stderr, "%s: %s: must be given (see --help)\n", l->program, item->key);
         return -CQ_E_CONFIG;
     }
     if (item->type == CQ_CONFIG_BOOL) {
@@ -375,7 +375,7 @@ cq_config_load(const struct cq_config_item *items,
     struct loader l = {items, count, program, cq_alloc(count * sizeof(struct value)), false};
     int rc = load_all(&l, argc, argv);
     if (rc == 0 && l.check_only) {
-        printf("%s: the configuration is valid\n", program);
+        (void)printf("%s: the configuration is valid\n", program);
         rc = 1;
     }
     for (size_t i = 0; i < count; i++) {

@@ -198,18 +198,24 @@ start_thread(cq_worker_t *w, struct thread *t, uint64_t index)
 
 /* ---- the loop's side ---- */
 
-/* The next job to a thread that has room for it, as long as there are both. */
+/* The ring's oldest job goes to this thread. */
+static void
+give(cq_worker_t *w, struct thread *t)
+{
+    bool sent = send_parcel(t->push, (struct parcel){w->ring[w->ring_first], t->index});
+    CQ_ASSERT(sent);
+    w->ring_first = (w->ring_first + 1) % w->cfg.queue_max;
+    w->ring_count--;
+    t->busy++;
+}
+
+/* Jobs to threads that have room, as long as there are both. */
 static void
 dispatch(cq_worker_t *w)
 {
-    for (unsigned i = 0; i < w->thread_count && w->ring_count; i++) {
-        struct thread *t = &w->threads[i];
-        while (t->busy < w->credit && w->ring_count) {
-            bool sent = send_parcel(t->push, (struct parcel){w->ring[w->ring_first], t->index});
-            CQ_ASSERT(sent);
-            w->ring_first = (w->ring_first + 1) % w->cfg.queue_max;
-            w->ring_count--;
-            t->busy++;
+    for (unsigned i = 0; i < w->thread_count; i++) {
+        while (w->threads[i].busy < w->credit && w->ring_count) {
+            give(w, &w->threads[i]);
         }
     }
 }

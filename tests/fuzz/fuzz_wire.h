@@ -18,6 +18,8 @@ enum {
     FUZZ_UTF8
 };
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
+/* libFuzzer's name for it. */
+int LLVMFuzzerTestOneInput(const uint8_t *data,
+                           size_t n); /* NOLINT(readability-identifier-naming) */
 
 #endif

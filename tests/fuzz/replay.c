@@ -20,13 +20,13 @@ replay_file(const char *path)
     struct stat st;
     FILE *f = fopen(path, "re");
     if (!f || fstat(fileno(f), &st) != 0) {
-        fprintf(stderr, "replay: cannot read %s\n", path);
+        (void)fprintf(stderr, "replay: cannot read %s\n", path);
         exit(EXIT_FAILURE);
     }
     size_t n = (size_t)st.st_size;
     uint8_t *data = malloc(n ? n : 1);
     if (!data || fread(data, 1, n, f) != n) {
-        fprintf(stderr, "replay: cannot read %s\n", path);
+        (void)fprintf(stderr, "replay: cannot read %s\n", path);
         exit(EXIT_FAILURE);
     }
     (void)fclose(f);
@@ -62,7 +62,7 @@ main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         int found = replay_folder(argv[i]);
         if (found == 0) {
-            fprintf(stderr, "replay: nothing in %s\n", argv[i]);
+            (void)fprintf(stderr, "replay: nothing in %s\n", argv[i]);
             return EXIT_FAILURE;
         }
         count += found;

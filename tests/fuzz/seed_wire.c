@@ -30,7 +30,7 @@ save(const char *kind, const char *name, int number, cq_buf_t *b)
     (void)snprintf(path, sizeof path, "%s/%s-%s-%d", folder, kind, name, number);
     FILE *f = fopen(path, "we");
     if (!f || fwrite(b->data, 1, b->size, f) != b->size || fclose(f) != 0) {
-        fprintf(stderr, "seed_wire: cannot write %s\n", path);
+        (void)fprintf(stderr, "seed_wire: cannot write %s\n", path);
         exit(EXIT_FAILURE);
     }
     cq_buf_clear(b);
@@ -120,7 +120,7 @@ main(int argc, char **argv)
 {
     cq_buf_t b = {0};
     if (argc != 2) {
-        fprintf(stderr, "usage: seed_wire FOLDER\n");
+        (void)fprintf(stderr, "usage: seed_wire FOLDER\n");
         return EXIT_FAILURE;
     }
     folder = argv[1];
