@@ -62,7 +62,9 @@ presence_list_pop(struct presence_link *head)
     if (link == head) {
         return NULL;
     }
-    presence_list_remove(link);
+    head->next = link->next;
+    link->next->prev = head;
+    link->next = link->prev = NULL;
     return link;
 }
 

@@ -137,9 +137,7 @@ presence_lookup_return(presence_core_t *core, const struct cq_id *user)
         l->borrowed[l->borrowed_count++] = *user;
     } else if (!presence_map_find(&l->groups, user)) {
         presence_watch_release(core->watch, user);
-    } else {
-        presence_lookup_give_up(core, user); /* returns it again, without a group then */
-    }
+    } /* else those who wait for it return it again */
 }
 
 static void
@@ -282,12 +280,14 @@ static void
 start(struct job *job)
 {
     presence_core_t *core = job->core;
-    if (job->is_forgotten && !job->is_note) {
+    /* A list that is not known (any more) brings a new note when it comes. */
+    bool is_void = job->is_note
+                       ? core->lease.ready && !presence_watch_is_known(core->watch, &job->user)
+                       : job->is_forgotten;
+    if (is_void) {
         free_job(core->lookup, job);
     } else if (!core->lease.ready) {
         presence_list_append(&core->lookup->blocked, &job->waiting);
-    } else if (job->is_note && !presence_watch_is_known(core->watch, &job->user)) {
-        free_job(core->lookup, job); /* the new list brings a new note */
     } else if (!presence_watch_want(core->watch, &job->user)) {
         if (++job->tries > TRIES_MAX) {
             fail_job(job, -CQ_E_UNAVAILABLE);
@@ -366,17 +366,23 @@ presence_lookup_forget(presence_core_t *core, int edge)
     }
 }
 
+/* Has the oldest of those who wait for presence to become ready waited too long? */
+static bool
+is_overdue(const struct presence_lookup *l, uint64_t now_ms)
+{
+    struct presence_link *oldest = l->blocked.next;
+    return oldest != &l->blocked &&
+           now_ms - PRESENCE_LIST_OF(oldest, struct job, waiting)->born_mono_ms >= WAIT_MAX_MS;
+}
+
 void
 presence_lookup_tidy(presence_core_t *core)
 {
     struct presence_lookup *l = core->lookup;
     uint64_t now_ms = cq_now_mono_ms();
-    while (!presence_list_is_empty(&l->blocked)) {
-        struct job *job = PRESENCE_LIST_OF(l->blocked.next, struct job, waiting);
-        if (now_ms - job->born_mono_ms < WAIT_MAX_MS) {
-            break;
-        }
-        fail_job(job, -CQ_E_UNAVAILABLE);
+    struct presence_link *link;
+    while (is_overdue(l, now_ms) && (link = presence_list_pop(&l->blocked))) {
+        fail_job(PRESENCE_LIST_OF(link, struct job, waiting), -CQ_E_UNAVAILABLE);
     }
     size_t count = l->borrowed_count;
     l->borrowed_count = 0;
@@ -463,8 +469,9 @@ void
 presence_lookup_destroy(struct presence_lookup **l)
 {
     if (*l) {
-        while (!presence_list_is_empty(&(*l)->all)) {
-            free_job(*l, PRESENCE_LIST_OF((*l)->all.next, struct job, all));
+        struct presence_link *link;
+        while ((link = presence_list_pop(&(*l)->all))) {
+            free_job(*l, PRESENCE_LIST_OF(link, struct job, all));
         }
         presence_map_clear(&(*l)->groups, free_group);
         presence_map_clear(&(*l)->by_rid, NULL);

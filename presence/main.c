@@ -56,11 +56,11 @@ static int
 check(const struct presence_cfg *cfg)
 {
     if (!cq_actor_name_ok(cfg->name, strlen(cfg->name))) {
-        fprintf(stderr, "chasqui-presence: name: only a-z 0-9 . _ - are allowed\n");
+        (void)fprintf(stderr, "chasqui-presence: name: only a-z 0-9 . _ - are allowed\n");
         return -CQ_E_CONFIG;
     }
     if (cq_log_level_by_name(cfg->log_level) < 0) {
-        fprintf(stderr, "chasqui-presence: log-level: must be debug, info, warn or error\n");
+        (void)fprintf(stderr, "chasqui-presence: log-level: must be debug, info, warn or error\n");
         return -CQ_E_CONFIG;
     }
     return 0;

@@ -29,11 +29,26 @@ add_user(presence_core_t *core, const struct cq_id *id, const struct cq_id *exce
     }
 }
 
+/* An array, and not larger than an edge may push. */
+static bool
+is_operation(struct cq_view event)
+{
+    enum {
+        FIXARRAY = 0x90,
+        FIXARRAY_MASK = 0xf0,
+        ARRAY16 = 0xdc,
+        ARRAY32 = 0xdd
+    };
+    return event.n > 0 && event.n <= CQ_PUSH_FRAME_MAX &&
+           ((event.p[0] & FIXARRAY_MASK) == FIXARRAY || event.p[0] == ARRAY16 ||
+            event.p[0] == ARRAY32);
+}
+
 static void
 deliver_route(presence_core_t *core, const struct cq_route *route)
 {
-    if (route->event.n == 0 || route->event.n > CQ_PUSH_FRAME_MAX) {
-        presence_stats.events_too_big_total++;
+    if (!is_operation(route->event)) {
+        presence_stats.bad_events_total++;
         return;
     }
     presence_deliver_begin(core, route->event);
