@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <sodium.h>
+
+#include "common/rt/check.h"
+#include "common/wire/err.h"
+#include "common/wire/limits.h"
+
+#include "client/cli/cli.h"
+
+enum {
+    LINE_SIZE = CQ_PASSWORD_MAX + 2
+};
+
+/* One line, byte by byte, so that nothing of what follows is swallowed and no stdio buffer keeps a
+ * copy. Length or -1 (too long, no line). */
+static int
+read_line(int fd, char line[LINE_SIZE])
+{
+    size_t n = 0;
+    char c;
+    ssize_t got;
+    while ((got = read(fd, &c, 1)) == 1 && c != '\n') {
+        if (n == LINE_SIZE - 1) {
+            return -1;
+        }
+        line[n++] = c;
+    }
+    if (n && line[n - 1] == '\r') {
+        n--;
+    }
+    line[n] = '\0';
+    return got == 1 || (got == 0 && n) ? (int)n : -1;
+}
+
+static void
+on_interrupt(int sig)
+{
+    (void)sig;
+}
+
+static int
+prompt(int tty, const char *question, char line[LINE_SIZE])
+{
+    struct termios before;
+    struct termios quiet;
+    ssize_t done = write(tty, question, strlen(question));
+    if (done < 0 || tcgetattr(tty, &before)) {
+        return -1;
+    }
+    quiet = before;
+    quiet.c_lflag &= ~(tcflag_t)(ECHO | ECHOE | ECHOK | ECHONL);
+    /* ^C must end the read, not the process, or the terminal would stay without echo. */
+    struct sigaction ours = {.sa_handler = on_interrupt};
+    struct sigaction theirs;
+    sigemptyset(&ours.sa_mask);
+    sigaction(SIGINT, &ours, &theirs);
+    tcsetattr(tty, TCSAFLUSH, &quiet);
+    int n = read_line(tty, line);
+    tcsetattr(tty, TCSAFLUSH, &before);
+    sigaction(SIGINT, &theirs, NULL);
+    done = write(tty, "\n", 1);
+    return done < 0 ? -1 : n;
+}
+
+static int
+from_file(struct cli *cli, const char *file, char line[LINE_SIZE])
+{
+    struct stat st;
+    int fd = open(file, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st)) {
+        if (fd >= 0) {
+            close(fd);
+        }
+        return -1;
+    }
+    if (S_ISREG(st.st_mode) && (st.st_mode & 077)) {
+        cli_note(cli, "warning: %s can be read by others: chmod 600 it", file);
+    }
+    int n = read_line(fd, line);
+    close(fd);
+    return n;
+}
+
+static int
+from_terminal(struct cli *cli, bool repeat, char line[LINE_SIZE])
+{
+    char again[LINE_SIZE] = "";
+    int tty = open("/dev/tty", O_RDWR | O_CLOEXEC | O_NOCTTY);
+    if (tty < 0) {
+        return -1;
+    }
+    int n = prompt(tty, "Password: ", line);
+    if (n >= 0 && repeat) {
+        int m = prompt(tty, "Password again: ", again);
+        if (m != n || sodium_memcmp(line, again, LINE_SIZE) != 0) {
+            cli_fail(cli, CLI_USAGE, "USAGE", "the two passwords differ");
+            n = -2;
+        }
+    }
+    sodium_memzero(again, sizeof again);
+    close(tty);
+    return n;
+}
+
+char *
+cli_password(struct cli *cli, const char *file, bool repeat)
+{
+    char *line = cq_alloc(LINE_SIZE);
+    int n = file                   ? from_file(cli, file, line)
+            : isatty(STDIN_FILENO) ? from_terminal(cli, repeat, line)
+                                   : read_line(STDIN_FILENO, line);
+    if (n == -1) {
+        cli_fail(cli, CLI_USAGE, "USAGE", "cannot read a password of at most %d bytes from %s",
+                 CQ_PASSWORD_MAX, file ? file : "the terminal");
+    } else if (n >= 0 && (n < CQ_PASSWORD_MIN || n > CQ_PASSWORD_MAX)) {
+        cli_fail(cli, CLI_USAGE, "BAD_PASSWORD", "%s", cq_err_text(CQ_E_BAD_PASSWORD));
+        n = -1;
+    }
+    if (n < 0) {
+        cli_password_free(&line);
+    }
+    return line;
+}
+
+void
+cli_password_free(char **password)
+{
+    if (*password) {
+        sodium_memzero(*password, LINE_SIZE);
+        free(*password);
+        *password = NULL;
+    }
+}

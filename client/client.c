@@ -1,0 +1,830 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * The public functions: checks, what the disk answers, and the way to the session and back.
+ */
+#include "client/include/chasqui/client.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sodium.h>
+
+#include "common/rt/check.h"
+#include "common/wire/name.h"
+
+#include "client/db.h"
+#include "client/events.h"
+#include "client/keyring.h"
+#include "client/reconnect.h"
+#include "client/session.h"
+
+enum {
+    GIVE_AT_ONCE = 200,
+    EVENTS_A_TURN = 512
+};
+
+/* Up to where this process has given a chat's messages to the application. */
+struct shown {
+    struct cq_id chat;
+    uint64_t shown;
+    uint64_t seen_in_db;
+};
+
+struct cq_client {
+    pthread_mutex_t lock; /* of db, session's making, next_request */
+    cq_db_t *db;
+    cq_session_t *session; /* NULL until something needs the network */
+    cq_events_t *events;
+    char *home;
+    char servers[CQ_DB_SERVERS_MAX];
+    char label[CQ_LABEL_MAX + 1];
+    char user[CQ_NAME_MAX + 1];
+    char device[CQ_ID_HEX_SIZE];
+    struct cq_id user_id;
+    struct cq_id device_id;
+    bool messages;
+    cq_client_event_fn *on_event;
+    void *ctx;
+    uint64_t next_request;
+    struct shown *shown; /* dispatch only */
+    int shown_count;
+};
+
+/* ---- errors ---- */
+
+static const struct error_row {
+    int error;
+    const char *name;
+    const char *text;
+} error_rows[] = {
+    {CQ_CLIENT_E_NOT_LOGGED_IN, "NOT_LOGGED_IN",
+     "nobody is logged in on this device: sign up or log in"},
+    {CQ_CLIENT_E_OTHER_USER, "OTHER_USER",
+     "this home belongs to another user: choose another one with --home"},
+    {CQ_CLIENT_E_STORE_KEY, "STORE_KEY",
+     "this server shows another key than the one this device knows: it may be a forgery; nothing "
+     "was sent"},
+    {CQ_CLIENT_E_CLONED, "CLONED",
+     "this device's data is a copy that is used elsewhere too: log in again to make it a device of "
+     "its own"},
+    {CQ_CLIENT_E_BAD_URL, "BAD_URL", "a server address is ws://HOST[:PORT]/PATH or wss://…"},
+    {CQ_CLIENT_E_TEXT, "TEXT", "a message is 1 to 16384 bytes of UTF-8 text"},
+    {CQ_CLIENT_E_OFFLINE, "OFFLINE", "cannot reach a server"},
+};
+
+static const struct error_row *
+find_error(int error)
+{
+    for (size_t i = 0; i < sizeof error_rows / sizeof error_rows[0]; i++) {
+        if (error_rows[i].error == error || error_rows[i].error == -error) {
+            return &error_rows[i];
+        }
+    }
+    return NULL;
+}
+
+const char *
+cq_client_error_name(int error)
+{
+    const struct error_row *row = find_error(error);
+    return row ? row->name : cq_err_name(error);
+}
+
+const char *
+cq_client_error_text(int error)
+{
+    const struct error_row *row = find_error(error);
+    return row ? row->text : cq_err_text(error);
+}
+
+/* ---- opening ---- */
+
+static void
+take_identity(cq_client_t *c, struct cq_identity *id)
+{
+    c->user_id = id->user;
+    c->device_id = id->device;
+    memcpy(c->user, id->name, sizeof c->user);
+    cq_id_hex(&id->device, c->device);
+    sodium_memzero(id, sizeof *id);
+}
+
+static int
+open_home(cq_client_t *c, const cq_client_config_t *config)
+{
+    struct cq_identity id;
+    int rc = cq_db_open(config->home, &c->db);
+    rc = rc ? rc : cq_db_identity_load(c->db, &id);
+    if (rc) {
+        return rc;
+    }
+    const char *servers = config->servers ? config->servers
+                          : id.servers[0] ? id.servers
+                                          : CQ_CLIENT_DEFAULT_SERVERS;
+    struct cq_reconnect urls;
+    if (strlen(servers) >= sizeof c->servers || cq_reconnect_init(&urls, servers, 0)) {
+        return -CQ_CLIENT_E_BAD_URL;
+    }
+    snprintf(c->servers, sizeof c->servers, "%s", servers);
+    take_identity(c, &id);
+    return 0;
+}
+
+int
+cq_client_open(const cq_client_config_t *config, cq_client_t **client)
+{
+    *client = NULL;
+    cq_client_t *c = cq_alloc(sizeof *c);
+    pthread_mutex_init(&c->lock, NULL);
+    c->events = cq_events_new();
+    c->home = strdup(config->home);
+    c->messages = config->messages;
+    c->on_event = config->on_event;
+    c->ctx = config->ctx;
+    char host[CQ_LABEL_MAX + 1] = "";
+    if (!config->label &&
+        (gethostname(host, sizeof host) || !cq_utf8_ok(host, strnlen(host, sizeof host)))) {
+        host[0] = '\0';
+    }
+    snprintf(c->label, sizeof c->label, "%.*s", CQ_LABEL_MAX, config->label ? config->label : host);
+    int rc = c->events && c->home ? open_home(c, config) : -CQ_E_IO;
+    if (rc) {
+        cq_client_close(&c);
+        return rc;
+    }
+    cq_events_poke(c->events);
+    *client = c;
+    return 0;
+}
+
+void
+cq_client_close(cq_client_t **p)
+{
+    cq_client_t *c = *p;
+    *p = NULL;
+    if (!c) {
+        return;
+    }
+    cq_session_destroy(&c->session);
+    cq_events_destroy(&c->events);
+    cq_db_close(&c->db);
+    pthread_mutex_destroy(&c->lock);
+    free(c->shown);
+    free(c->home);
+    free(c);
+}
+
+int
+cq_client_fd(const cq_client_t *c)
+{
+    return cq_events_fd(c->events);
+}
+
+const char *
+cq_client_user(const cq_client_t *c)
+{
+    return c->user;
+}
+
+const char *
+cq_client_servers(const cq_client_t *c)
+{
+    return c->servers;
+}
+
+const char *
+cq_client_device(const cq_client_t *c)
+{
+    return c->device;
+}
+
+/* ---- events ---- */
+
+static struct shown *
+shown_of(cq_client_t *c, const struct cq_chat *chat)
+{
+    for (int i = 0; i < c->shown_count; i++) {
+        if (cq_id_eq(&c->shown[i].chat, &chat->chat)) {
+            /* lowered: the server was restored and the seqs after it have new messages */
+            if (chat->shown < c->shown[i].seen_in_db && chat->shown < c->shown[i].shown) {
+                c->shown[i].shown = chat->shown;
+            }
+            c->shown[i].seen_in_db = chat->shown;
+            return &c->shown[i];
+        }
+    }
+    c->shown = realloc(c->shown, (size_t)(c->shown_count + 1) * sizeof *c->shown);
+    CQ_ASSERT(c->shown);
+    c->shown[c->shown_count] = (struct shown){chat->chat, chat->shown, chat->shown};
+    return &c->shown[c->shown_count++];
+}
+
+static void
+give_message(cq_client_t *c, const struct cq_chat *chat, const struct cq_stored *m)
+{
+    bool own = cq_id_eq(&m->user, &c->user_id);
+    cq_client_event_t e = {
+        .type = CQ_CLIENT_EVENT_MESSAGE,
+        .peer = chat->peer_name,
+        .from = own ? c->user : chat->peer_name,
+        .text = m->text,
+        .text_size = m->text_size,
+        .seq = m->seq,
+        .time_unix_ms = m->time_unix_ms,
+        .own = own,
+        .own_device = own && cq_id_eq(&m->device, &c->device_id),
+        .unreadable = m->unreadable,
+    };
+    c->on_event(c->ctx, &e);
+}
+
+static int
+give_chat(cq_client_t *c, const struct cq_chat *chat)
+{
+    struct shown *at = shown_of(c, chat);
+    int given = 0;
+    while (at->shown < chat->held) {
+        struct cq_range range = {.from = at->shown + 1, .to = chat->held, .limit = GIVE_AT_ONCE};
+        struct cq_stored *rows = NULL;
+        pthread_mutex_lock(&c->lock);
+        int count = cq_db_message_range(c->db, &chat->chat, &range, &rows);
+        pthread_mutex_unlock(&c->lock);
+        if (count < 0) {
+            return count;
+        }
+        for (int i = 0; i < count; i++) {
+            give_message(c, chat, &rows[i]);
+            at->shown = rows[i].seq;
+        }
+        cq_db_message_free(rows, count);
+        given += count;
+        if (!count) {
+            at->shown = chat->held;
+        }
+    }
+    if (given) {
+        pthread_mutex_lock(&c->lock);
+        int rc = cq_db_chat_shown(c->db, &chat->chat, at->shown);
+        pthread_mutex_unlock(&c->lock);
+        given = rc ? rc : given;
+        at->seen_in_db = at->shown;
+    }
+    return given;
+}
+
+static int
+give_messages(cq_client_t *c)
+{
+    struct cq_chat *chats = NULL;
+    pthread_mutex_lock(&c->lock);
+    int count = cq_db_chat_all(c->db, &chats);
+    pthread_mutex_unlock(&c->lock);
+    int given = count < 0 ? count : 0;
+    for (int i = 0; i < count && given >= 0; i++) {
+        int rc = give_chat(c, &chats[i]);
+        given = rc < 0 ? rc : given + rc;
+    }
+    free(chats);
+    return given;
+}
+
+static void
+refresh_identity(cq_client_t *c)
+{
+    struct cq_identity id;
+    pthread_mutex_lock(&c->lock);
+    if (!cq_db_identity_load(c->db, &id)) {
+        take_identity(c, &id);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+int
+cq_client_dispatch(cq_client_t *c)
+{
+    int given = 0;
+    bool poked = cq_events_take_poke(c->events);
+    if (poked && c->messages && c->on_event) {
+        given = give_messages(c);
+        if (given < 0) {
+            return given;
+        }
+    }
+    int events = 0;
+    for (struct cq_event_node *n; events < EVENTS_A_TURN && (n = cq_events_pop(c->events));
+         events++) {
+        if (n->event.type == CQ_CLIENT_EVENT_STATE) {
+            refresh_identity(c);
+        }
+        if (c->on_event) {
+            c->on_event(c->ctx, &n->event);
+        }
+        free(n);
+    }
+    if (events == EVENTS_A_TURN) {
+        cq_events_poke(c->events);
+    }
+    return given + events;
+}
+
+/* ---- requests ---- */
+
+static int64_t
+submit(cq_client_t *c, struct cq_command *cmd, bool answered)
+{
+    pthread_mutex_lock(&c->lock);
+    int rc = 0;
+    if (!c->session) {
+        struct cq_session_cfg cfg = {c->home, c->servers, c->label, c->events};
+        rc = cq_session_new(&cfg, &c->session);
+    }
+    uint64_t request = ++c->next_request;
+    cmd->request = answered ? request : 0;
+    if (!rc) {
+        rc = cq_session_submit(c->session, &cmd);
+    } else {
+        cq_command_destroy(&cmd);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return rc ? rc : (int64_t)request;
+}
+
+static int64_t
+simple_request(cq_client_t *c, unsigned op)
+{
+    struct cq_command *cmd = cq_alloc(sizeof *cmd);
+    cmd->op = op;
+    return submit(c, cmd, true);
+}
+
+static bool
+copy_name(struct cq_command *cmd, const char *name)
+{
+    size_t n = strlen(name);
+    if (!cq_name_ok(name, n)) {
+        return false;
+    }
+    memcpy(cmd->name, name, n + 1);
+    return true;
+}
+
+static int64_t
+authenticate(cq_client_t *c, unsigned op, const char *name, const char *password)
+{
+    size_t n = strlen(password);
+    if (n < CQ_PASSWORD_MIN || n > CQ_PASSWORD_MAX || !cq_utf8_ok(password, n)) {
+        return -CQ_E_BAD_PASSWORD;
+    }
+    if (c->user[0] && strcmp(c->user, name) != 0) {
+        return cq_name_ok(name, strlen(name)) ? -CQ_CLIENT_E_OTHER_USER : -CQ_E_BAD_NAME;
+    }
+    struct cq_command *cmd = cq_alloc(sizeof *cmd);
+    cmd->op = op;
+    if (!copy_name(cmd, name)) {
+        cq_command_destroy(&cmd);
+        return -CQ_E_BAD_NAME;
+    }
+    memcpy(cmd->password, password, n + 1);
+    return submit(c, cmd, true);
+}
+
+int64_t
+cq_client_signup(cq_client_t *c, const char *name, const char *password)
+{
+    return authenticate(c, CQ_OP_SIGNUP, name, password);
+}
+
+int64_t
+cq_client_login(cq_client_t *c, const char *name, const char *password)
+{
+    return authenticate(c, CQ_OP_LOGIN, name, password);
+}
+
+/* 0 or -CQ_CLIENT_E_NOT_LOGGED_IN, or an error of the database */
+static int
+need_login(cq_client_t *c)
+{
+    struct cq_identity id;
+    pthread_mutex_lock(&c->lock);
+    int rc = cq_db_identity_load(c->db, &id);
+    pthread_mutex_unlock(&c->lock);
+    rc = rc ? rc : id.token_size ? 0 : -CQ_CLIENT_E_NOT_LOGGED_IN;
+    sodium_memzero(&id, sizeof id);
+    return rc;
+}
+
+int
+cq_client_connect(cq_client_t *c)
+{
+    int rc = need_login(c);
+    if (rc) {
+        return rc;
+    }
+    struct cq_command *cmd = cq_alloc(sizeof *cmd);
+    cmd->op = CQ_COMMAND_CONNECT;
+    int64_t request = submit(c, cmd, false);
+    return request < 0 ? (int)request : 0;
+}
+
+int64_t
+cq_client_friend(cq_client_t *c, enum cq_client_action action, const char *name)
+{
+    static const uint8_t ops[] = {
+        [CQ_CLIENT_ADD] = CQ_OP_ADD,         [CQ_CLIENT_ACCEPT] = CQ_OP_ACCEPT,
+        [CQ_CLIENT_DECLINE] = CQ_OP_DECLINE, [CQ_CLIENT_CANCEL] = CQ_OP_CANCEL,
+        [CQ_CLIENT_REMOVE] = CQ_OP_REMOVE,   [CQ_CLIENT_BLOCK] = CQ_OP_BLOCK,
+        [CQ_CLIENT_UNBLOCK] = CQ_OP_UNBLOCK,
+    };
+    if ((unsigned)action >= sizeof ops) {
+        return -CQ_E_BAD_ARG;
+    }
+    struct cq_command *cmd = cq_alloc(sizeof *cmd);
+    cmd->op = ops[action];
+    if (!copy_name(cmd, name)) {
+        cq_command_destroy(&cmd);
+        return -CQ_E_BAD_NAME;
+    }
+    return submit(c, cmd, true);
+}
+
+int64_t
+cq_client_friends(cq_client_t *c)
+{
+    return simple_request(c, CQ_OP_FRIENDS);
+}
+
+int64_t
+cq_client_presence(cq_client_t *c)
+{
+    return simple_request(c, CQ_OP_PRESENCE);
+}
+
+int64_t
+cq_client_devices(cq_client_t *c)
+{
+    return simple_request(c, CQ_OP_DEVICES);
+}
+
+int64_t
+cq_client_revoke(cq_client_t *c, const char *device_id)
+{
+    struct cq_command *cmd = cq_alloc(sizeof *cmd);
+    size_t n = 0;
+    cmd->op = CQ_OP_REVOKE;
+    bool ok = strlen(device_id) == 2 * CQ_ID_SIZE &&
+              !sodium_hex2bin(cmd->id.b, CQ_ID_SIZE, device_id, 2 * CQ_ID_SIZE, NULL, &n, NULL) &&
+              n == CQ_ID_SIZE && !cq_id_is_none(&cmd->id);
+    if (!ok) {
+        cq_command_destroy(&cmd);
+        return -CQ_E_BAD_ARG;
+    }
+    return submit(c, cmd, true);
+}
+
+int64_t
+cq_client_logout(cq_client_t *c)
+{
+    return simple_request(c, CQ_OP_LOGOUT);
+}
+
+int64_t
+cq_client_sync(cq_client_t *c)
+{
+    return simple_request(c, CQ_COMMAND_SYNC);
+}
+
+/* ---- messages ---- */
+
+static void
+wake_session(cq_client_t *c)
+{
+    pthread_mutex_lock(&c->lock);
+    if (c->session) {
+        struct cq_command *cmd = cq_alloc(sizeof *cmd);
+        cmd->op = CQ_COMMAND_FLUSH;
+        if (cq_session_submit(c->session, &cmd)) {
+            /* full of commands: the session's tick sees the change */
+        }
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+static int
+seal_and_put(cq_client_t *c, const struct cq_chat *chat, struct cq_out *o)
+{
+    uint8_t key[CQ_KEY_SIZE];
+    int rc = cq_db_key_get(c->db, &chat->chat, chat->key_version, key);
+    rc = rc ? rc : cq_db_out_next(c->db, &chat->chat, &o->dseq, &o->prev);
+    if (rc) {
+        return rc;
+    }
+    struct cq_seal seal = {chat->chat, c->user_id, c->device_id, o->dseq, chat->key_version};
+    cq_buf_t ciphertext = {0};
+    rc = cq_keyring_encrypt(&seal, key, (struct cq_view){(const uint8_t *)o->text, o->text_size},
+                            o->nonce, &ciphertext);
+    sodium_memzero(key, sizeof key);
+    o->ciphertext = ciphertext.data;
+    o->ciphertext_size = ciphertext.size;
+    rc = rc ? -CQ_CLIENT_E_TEXT : cq_db_out_put(c->db, o);
+    cq_buf_free(&ciphertext);
+    return rc;
+}
+
+static int
+queue(cq_client_t *c, const char *peer, struct cq_out *o)
+{
+    struct cq_identity id;
+    struct cq_chat chat;
+    int rc = cq_db_identity_load(c->db, &id);
+    if (rc || !id.token_size || id.cloned) {
+        bool cloned = !rc && id.cloned;
+        sodium_memzero(&id, sizeof id);
+        return rc ? rc : cloned ? -CQ_CLIENT_E_CLONED : -CQ_CLIENT_E_NOT_LOGGED_IN;
+    }
+    take_identity(c, &id);
+    rc = cq_db_chat_by_name(c->db, peer, &chat);
+    if (rc || !chat.open) {
+        return rc ? rc : -CQ_E_CHAT_CLOSED;
+    }
+    o->chat = chat.chat;
+    o->key_version = chat.key_version;
+    return seal_and_put(c, &chat, o);
+}
+
+int
+cq_client_send(cq_client_t *c,
+               const char *peer,
+               const char *text,
+               size_t text_size,
+               uint64_t *message)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    *message = 0;
+    char *copy = text_size && text_size <= CQ_TEXT_MAX ? malloc(text_size + 1) : NULL;
+    if (!copy) {
+        return -CQ_CLIENT_E_TEXT;
+    }
+    memcpy(copy, text, text_size);
+    copy[text_size] = '\0';
+    struct cq_out o = {
+        .text = copy,
+        .text_size = text_size,
+        .created_unix_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000,
+    };
+    pthread_mutex_lock(&c->lock);
+    int rc = cq_db_begin(c->db);
+    if (!rc) {
+        rc = cq_db_end(c->db, queue(c, peer, &o));
+    }
+    pthread_mutex_unlock(&c->lock);
+    free(copy);
+    if (!rc) {
+        *message = o.id;
+        wake_session(c);
+    }
+    return rc;
+}
+
+static int
+chat_named(cq_client_t *c, const char *peer, struct cq_chat *chat)
+{
+    pthread_mutex_lock(&c->lock);
+    int rc = cq_db_chat_by_name(c->db, peer, chat);
+    pthread_mutex_unlock(&c->lock);
+    return rc;
+}
+
+int
+cq_client_typing(cq_client_t *c, const char *peer, bool on)
+{
+    struct cq_chat chat;
+    int rc = chat_named(c, peer, &chat);
+    if (rc) {
+        return rc;
+    }
+    struct cq_command *cmd = cq_alloc(sizeof *cmd);
+    cmd->op = CQ_OP_TYPING;
+    cmd->id = chat.chat;
+    cmd->on = on;
+    int64_t request = submit(c, cmd, false);
+    return request < 0 ? (int)request : 0;
+}
+
+int
+cq_client_read(cq_client_t *c, const char *peer, uint64_t seq)
+{
+    struct cq_chat chat;
+    int rc = chat_named(c, peer, &chat);
+    uint64_t up_to = !seq || seq > chat.held ? chat.held : seq;
+    if (rc || up_to <= chat.my_read) {
+        return rc;
+    }
+    pthread_mutex_lock(&c->lock);
+    rc = cq_db_chat_read(c->db, &chat.chat, up_to);
+    pthread_mutex_unlock(&c->lock);
+    if (!rc) {
+        wake_session(c);
+    }
+    return rc;
+}
+
+/* ---- what the device holds ---- */
+
+static int
+describe_chat(cq_client_t *c,
+              const struct cq_chat *chat,
+              cq_client_chat_t *out,
+              struct cq_stored **last)
+{
+    struct cq_range range = {.from = 1, .to = INT64_MAX, .limit = 1, .last = true};
+    *out = (cq_client_chat_t){
+        .peer = chat->peer_name,
+        .open = chat->open,
+        .head = chat->head,
+        .held = chat->held,
+        .my_read = chat->my_read,
+        .last_text = "",
+    };
+    int rc = cq_db_message_unread(c->db, chat, &c->user_id, &out->unread);
+    rc = rc ? rc
+            : cq_db_cursor_get(c->db, &chat->chat, &chat->peer, &out->peer_delivered,
+                               &out->peer_read);
+    rc = rc ? rc : cq_db_out_waiting(c->db, &chat->chat, &out->waiting);
+    int count = rc ? rc : cq_db_message_range(c->db, &chat->chat, &range, last);
+    if (count == 1) {
+        out->last_seq = (*last)->seq;
+        out->last_time_unix_ms = (*last)->time_unix_ms;
+        out->last_own = cq_id_eq(&(*last)->user, &c->user_id);
+        out->last_unreadable = (*last)->unreadable;
+        out->last_text = (*last)->text;
+    }
+    return count;
+}
+
+struct described {
+    cq_client_chat_t chat;
+    struct cq_stored *last;
+    int last_count;
+};
+
+static int
+newer_first(const void *a, const void *b)
+{
+    uint64_t x = ((const struct described *)a)->chat.last_time_unix_ms;
+    uint64_t y = ((const struct described *)b)->chat.last_time_unix_ms;
+    return x < y   ? 1
+           : x > y ? -1
+                   : strcmp(((const struct described *)a)->chat.peer,
+                            ((const struct described *)b)->chat.peer);
+}
+
+int
+cq_client_chats(cq_client_t *c, cq_client_chat_fn *fn, void *ctx)
+{
+    struct cq_chat *chats = NULL;
+    pthread_mutex_lock(&c->lock);
+    int count = cq_db_chat_all(c->db, &chats);
+    struct described *rows = count > 0 ? cq_alloc((size_t)count * sizeof *rows) : NULL;
+    int rc = count < 0 ? count : 0;
+    for (int i = 0; rc >= 0 && i < count; i++) {
+        rc = describe_chat(c, &chats[i], &rows[i].chat, &rows[i].last);
+        rows[i].last_count = rc > 0 ? rc : 0;
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (rc >= 0 && count > 0) {
+        qsort(rows, (size_t)count, sizeof *rows, newer_first);
+    }
+    for (int i = 0; i < count; i++) {
+        if (rc >= 0) {
+            fn(ctx, &rows[i].chat);
+        }
+        cq_db_message_free(rows[i].last, rows[i].last_count);
+    }
+    free(rows);
+    free(chats);
+    return rc < 0 ? rc : count;
+}
+
+static void
+give_row(cq_client_t *c,
+         const struct cq_chat *chat,
+         const struct cq_stored *m,
+         cq_client_message_fn *fn,
+         void *ctx)
+{
+    uint64_t delivered = 0;
+    uint64_t read = 0;
+    pthread_mutex_lock(&c->lock);
+    int rc = cq_db_cursor_get(c->db, &chat->chat, &chat->peer, &delivered, &read);
+    pthread_mutex_unlock(&c->lock);
+    bool own = cq_id_eq(&m->user, &c->user_id);
+    cq_client_message_t row = {
+        .peer = chat->peer_name,
+        .from = own ? c->user : chat->peer_name,
+        .seq = m->seq,
+        .time_unix_ms = m->time_unix_ms,
+        .text = m->text,
+        .text_size = m->text_size,
+        .own = own,
+        .unreadable = m->unreadable,
+        .not_on_server = m->lost,
+        .delivered = !rc && own && !m->lost && m->seq <= delivered,
+        .read = !m->lost && (own ? !rc && m->seq <= read : m->seq <= chat->my_read),
+    };
+    fn(ctx, &row);
+}
+
+int
+cq_client_history(cq_client_t *c,
+                  const char *peer,
+                  uint64_t before,
+                  uint32_t limit,
+                  cq_client_message_fn *fn,
+                  void *ctx)
+{
+    struct cq_chat chat;
+    struct cq_stored *rows = NULL;
+    struct cq_range range = {.from = 1,
+                             .to = before ? before - 1 : INT64_MAX,
+                             .limit = limit,
+                             .last = true,
+                             .with_lost = true};
+    pthread_mutex_lock(&c->lock);
+    int count = cq_db_chat_by_name(c->db, peer, &chat);
+    if (!count) {
+        count = cq_db_message_range(c->db, &chat.chat, &range, &rows);
+    }
+    pthread_mutex_unlock(&c->lock);
+    for (int i = 0; i < count; i++) {
+        give_row(c, &chat, &rows[i], fn, ctx);
+    }
+    cq_db_message_free(rows, count > 0 ? count : 0);
+    return count;
+}
+
+int
+cq_client_search(cq_client_t *c,
+                 const char *text,
+                 const char *peer,
+                 uint32_t limit,
+                 cq_client_message_fn *fn,
+                 void *ctx)
+{
+    struct cq_chat chat;
+    struct cq_stored *rows = NULL;
+    pthread_mutex_lock(&c->lock);
+    int count = peer ? cq_db_chat_by_name(c->db, peer, &chat) : 0;
+    if (!count) {
+        count = cq_db_message_search(c->db, text, peer ? &chat.chat : NULL, limit, &rows);
+    }
+    pthread_mutex_unlock(&c->lock);
+    for (int i = 0; i < count; i++) {
+        pthread_mutex_lock(&c->lock);
+        int rc = cq_db_chat_get(c->db, &rows[i].chat, &chat);
+        pthread_mutex_unlock(&c->lock);
+        if (!rc) {
+            give_row(c, &chat, &rows[i], fn, ctx);
+        }
+    }
+    cq_db_message_free(rows, count > 0 ? count : 0);
+    return count;
+}
+
+int
+cq_client_outbox(cq_client_t *c, cq_client_waiting_fn *fn, void *ctx)
+{
+    struct cq_out *rows = NULL;
+    pthread_mutex_lock(&c->lock);
+    int count = cq_db_out_list(c->db, NULL, &rows);
+    pthread_mutex_unlock(&c->lock);
+    for (int i = 0; i < count; i++) {
+        struct cq_chat chat;
+        pthread_mutex_lock(&c->lock);
+        int rc = cq_db_chat_get(c->db, &rows[i].chat, &chat);
+        pthread_mutex_unlock(&c->lock);
+        cq_client_waiting_t row = {
+            .message = rows[i].id,
+            .peer = rc ? "" : chat.peer_name,
+            .text = rows[i].text,
+            .text_size = rows[i].text_size,
+            .time_unix_ms = rows[i].created_unix_ms,
+            .error = rows[i].state == CQ_OUT_FAILED ? rows[i].error : 0,
+        };
+        fn(ctx, &row);
+    }
+    cq_db_out_free(rows, count > 0 ? count : 0);
+    return count;
+}
+
+int
+cq_client_outbox_clear(cq_client_t *c)
+{
+    pthread_mutex_lock(&c->lock);
+    int rc = cq_db_out_clear_failed(c->db);
+    pthread_mutex_unlock(&c->lock);
+    return rc;
+}

@@ -1,0 +1,273 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * The chasqui client library: one device of one user.
+ *
+ * A client keeps everything it knows in one folder ("home"): the device's keys, the messages it
+ * holds (decrypted), and the outbox. cq_client_send() writes to the outbox on disk before it
+ * returns, so a message typed while offline, or right before a crash, goes out exactly once, later,
+ * by this process or by the next one that connects with the same home. Several processes may use
+ * one home at the same time.
+ *
+ * The network lives on a thread of the library's own. Events wait in a queue and are delivered by
+ * cq_client_dispatch() on the thread that calls it, when the file descriptor cq_client_fd() is
+ * readable. Nothing is ever called from another thread.
+ *
+ * Threads: all functions may be called from any thread, also at once, but cq_client_dispatch() and
+ * cq_client_close() from one thread only. An event function may call any function but those two.
+ *
+ * Strings are UTF-8 and end with NUL. Times are Unix milliseconds of the server's clock. Functions
+ * that return int give 0 or more on success and the negative of an error number (enum
+ * cq_client_error or the protocol's errors) on failure.
+ */
+#ifndef CHASQUI_CLIENT_H
+#define CHASQUI_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct cq_client cq_client_t;
+
+/* Errors that only a client has; all others are those of the protocol (docs/protocol.md), 1 to 99.
+ */
+enum cq_client_error {
+    CQ_CLIENT_E_NOT_LOGGED_IN =
+        100, /* no account in this home yet, or logged out: sign up or log in */
+    CQ_CLIENT_E_OTHER_USER = 101, /* this home belongs to another user: use another home */
+    CQ_CLIENT_E_STORE_KEY = 102,  /* the server shows another key than before: do not trust it */
+    CQ_CLIENT_E_CLONED =
+        103, /* this device is a copy of another one: log in again as a new device */
+    CQ_CLIENT_E_BAD_URL = 104, /* a server address is not ws://HOST[:PORT]/PATH or wss://… */
+    CQ_CLIENT_E_TEXT = 105,    /* a text must be 1 to 16,384 bytes of UTF-8 without NUL */
+    CQ_CLIENT_E_OFFLINE = 106, /* no connection to a server */
+};
+
+/* Name ("NOT_FOUND") and sentence of an error of either kind, with either sign. Never NULL. */
+const char *cq_client_error_name(int error);
+const char *cq_client_error_text(int error);
+
+enum cq_client_state {
+    CQ_CLIENT_IDLE,       /* not connecting: not asked to, or no account, or refused for good */
+    CQ_CLIENT_CONNECTING, /* connecting, logging in, or waiting to try again */
+    CQ_CLIENT_ONLINE,     /* logged in; the outbox is going out */
+    CQ_CLIENT_CAUGHT_UP,  /* and every message of every chat up to now is on this device */
+};
+
+enum cq_client_event_type {
+    CQ_CLIENT_EVENT_STATE,   /* state changed: state, error (0: none), text (server URL, or why not)
+                              */
+    CQ_CLIENT_EVENT_MESSAGE, /* a message: peer, from, seq, time, text, own, own_device, unreadable
+                              */
+    CQ_CLIENT_EVENT_SENT,    /* one of ours is durable on the server: peer, message, seq, time */
+    CQ_CLIENT_EVENT_FAILED,  /* one of ours was refused for good: peer, message, error */
+    CQ_CLIENT_EVENT_RECEIPT, /* peer, from, receipt (below), seq: up to and including, time, own */
+    CQ_CLIENT_EVENT_FRIEND,  /* a friendship changed, or a row of cq_client_friends: peer, relation,
+                                blocked, open */
+    CQ_CLIENT_EVENT_PRESENCE, /* peer, online, time: since when, or last seen (0: unknown) */
+    CQ_CLIENT_EVENT_TYPING,   /* peer, online: true while typing */
+    CQ_CLIENT_EVENT_DEVICE,  /* a row of cq_client_devices: id, text: label, time: created, revoked,
+                                own_device */
+    CQ_CLIENT_EVENT_ANSWER,  /* the end of a request: request, error (0: done), text: what failed */
+    CQ_CLIENT_EVENT_WARNING, /* text; error: something to tell the user, e.g. CQ_CLIENT_E_CLONED */
+};
+
+enum cq_client_receipt {
+    CQ_CLIENT_DELIVERED, /* a device of `from` holds everything up to seq */
+    CQ_CLIENT_READ,      /* `from` has read everything up to seq */
+};
+
+enum cq_client_relation {
+    CQ_CLIENT_STRANGER,
+    CQ_CLIENT_ASKED,     /* you asked, no answer yet */
+    CQ_CLIENT_REQUESTED, /* you were asked */
+    CQ_CLIENT_FRIEND,
+    CQ_CLIENT_REMOVED, /* were friends: the chat can be read, not written */
+};
+
+/* One event. Pointers are valid during the call. Members that a type does not name are zero. */
+typedef struct cq_client_event {
+    enum cq_client_event_type type;
+    uint64_t request; /* ANSWER, and rows that belong to an answer: what the request function
+                         returned; else 0 */
+    int error;        /* positive error number, 0: none */
+    enum cq_client_state state;
+    const char *peer; /* name of the chat's other user */
+    const char *from; /* name of the user who wrote, read or received */
+    const char *text;
+    size_t text_size;
+    const char *id;   /* device id, 32 hex digits */
+    uint64_t message; /* local number of an own message, as cq_client_send gave it */
+    uint64_t seq;
+    uint64_t time_unix_ms;
+    enum cq_client_receipt receipt;
+    enum cq_client_relation relation;
+    bool own;        /* from this user */
+    bool own_device; /* from this device */
+    bool unreadable; /* cannot be decrypted, or of a kind this version does not know; text is empty
+                      */
+    bool online;
+    bool blocked; /* you block this user */
+    bool open;    /* both may send now */
+    bool revoked;
+} cq_client_event_t;
+
+typedef void cq_client_event_fn(void *ctx, const cq_client_event_t *event);
+
+typedef struct cq_client_config {
+    const char *home; /* folder, created with mode 0700 if missing; required */
+    const char
+        *servers; /* "ws://a:8080/ws,ws://b:8080/ws"; NULL: those used last, else the default */
+    const char *label; /* what the list of devices shows for this one; NULL: the host's name */
+    bool messages; /* deliver MESSAGE events (each message once per home, whoever shows it first) */
+    cq_client_event_fn *on_event;
+    void *ctx;
+} cq_client_config_t;
+
+#define CQ_CLIENT_DEFAULT_SERVERS "ws://127.0.0.1:8080/ws,ws://127.0.0.1:8081/ws"
+
+/* Opens the home; does not connect. *client is NULL on error: CQ_CLIENT_E_BAD_URL, or the
+ * protocol's IO, CORRUPT, NEWER_SCHEMA (written by a newer version), LOCKED. */
+int cq_client_open(const cq_client_config_t *config, cq_client_t **client);
+/* Disconnects, stops the thread, frees everything. *client is NULL afterwards. */
+void cq_client_close(cq_client_t **client);
+
+/* Readable when cq_client_dispatch() has something to do. Only poll it. */
+int cq_client_fd(const cq_client_t *client);
+/* Delivers what waits. Returns how many events, or a negative error of the home's database. */
+int cq_client_dispatch(cq_client_t *client);
+
+/* Name of the logged-in user, "" if none; the same pointer for the client's life. */
+const char *cq_client_user(const cq_client_t *client);
+/* The servers in use, as given. */
+const char *cq_client_servers(const cq_client_t *client);
+/* Id of this device, 32 hex digits. */
+const char *cq_client_device(const cq_client_t *client);
+
+/* ---- connecting ---- */
+
+/* Create an account, or log in with a password, and stay connected. The password is copied and
+ * wiped after use. Answered by ANSWER. Returns the request's number (> 0), or
+ * CQ_CLIENT_E_OTHER_USER, BAD_NAME, BAD_PASSWORD at once. */
+int64_t cq_client_signup(cq_client_t *client, const char *name, const char *password);
+int64_t cq_client_login(cq_client_t *client, const char *name, const char *password);
+/* Connect with what the home knows, and stay connected, with back-off, on any of the servers.
+ * CQ_CLIENT_E_NOT_LOGGED_IN. */
+int cq_client_connect(cq_client_t *client);
+
+/* ---- requests: each returns a number (> 0) at once and ends with one ANSWER event; rows come
+ * before it ---- */
+
+enum cq_client_action {
+    CQ_CLIENT_ADD,
+    CQ_CLIENT_ACCEPT,
+    CQ_CLIENT_DECLINE,
+    CQ_CLIENT_CANCEL,
+    CQ_CLIENT_REMOVE,
+    CQ_CLIENT_BLOCK,
+    CQ_CLIENT_UNBLOCK,
+};
+
+/* The new relation comes as a FRIEND event. BAD_NAME at once. */
+int64_t cq_client_friend(cq_client_t *client, enum cq_client_action action, const char *name);
+int64_t cq_client_friends(cq_client_t *client);  /* rows: FRIEND */
+int64_t cq_client_presence(cq_client_t *client); /* rows: PRESENCE of all friends */
+int64_t cq_client_devices(cq_client_t *client);  /* rows: DEVICE */
+int64_t cq_client_revoke(cq_client_t *client,
+                         const char *device_id); /* BAD_ARG at once if not 32 hex digits */
+/* Makes this device's tokens void and forgets them; messages stay in the home. */
+int64_t cq_client_logout(cq_client_t *client);
+/* Ask what is new and fetch it. ANSWER comes when every chat is complete on this device. */
+int64_t cq_client_sync(cq_client_t *client);
+
+/* ---- messages ---- */
+
+/* Encrypts and queues a text, durably; works offline. *message is its local number. SENT or FAILED
+ * tells the rest. CQ_CLIENT_E_TEXT; NOT_FOUND: no chat with that name on this device (sync first);
+ * CHAT_CLOSED; NOT_LOGGED_IN; CLONED. */
+int cq_client_send(cq_client_t *client,
+                   const char *peer,
+                   const char *text,
+                   size_t text_size,
+                   uint64_t *message);
+/* Tell the other side that the user is typing, or has stopped. Lost when offline. */
+int cq_client_typing(cq_client_t *client, const char *peer, bool on);
+/* The user has read everything up to seq (0: up to what this device holds). Kept and sent later
+ * when offline. */
+int cq_client_read(cq_client_t *client, const char *peer, uint64_t seq);
+
+/* ---- what the device holds: answered from the disk, rows are given to fn before the function
+ * returns ---- */
+
+typedef struct cq_client_chat {
+    const char *peer;
+    bool open;
+    uint64_t head;   /* the last seq that is known */
+    uint64_t held;   /* everything up to here is on this device */
+    uint64_t unread; /* other people's messages after the read cursor */
+    uint64_t my_read;
+    uint64_t peer_delivered; /* on at least one of the peer's devices */
+    uint64_t peer_read;
+    uint64_t waiting;  /* own messages in the outbox */
+    uint64_t last_seq; /* the last message, 0: none */
+    uint64_t last_time_unix_ms;
+    bool last_own;
+    bool last_unreadable;
+    const char *last_text; /* "" if none */
+} cq_client_chat_t;
+
+typedef struct cq_client_message {
+    const char *peer;
+    const char *from;
+    uint64_t seq;
+    uint64_t time_unix_ms;
+    const char *text;
+    size_t text_size;
+    bool own;
+    bool unreadable;
+    bool not_on_server; /* the server was restored from a backup that lacks it */
+    bool delivered;     /* own: on a device of the peer */
+    bool read;          /* own: read by the peer; others': read by you */
+} cq_client_message_t;
+
+typedef struct cq_client_waiting {
+    uint64_t message; /* local number */
+    const char *peer;
+    const char *text;
+    size_t text_size;
+    uint64_t time_unix_ms; /* of this device's clock, when it was queued */
+    int error;             /* refused for good, 0: waiting */
+} cq_client_waiting_t;
+
+typedef void cq_client_chat_fn(void *ctx, const cq_client_chat_t *chat);
+typedef void cq_client_message_fn(void *ctx, const cq_client_message_t *message);
+typedef void cq_client_waiting_fn(void *ctx, const cq_client_waiting_t *waiting);
+
+/* All chats, the most recent first. */
+int cq_client_chats(cq_client_t *client, cq_client_chat_fn *fn, void *ctx);
+/* The last `limit` messages of a chat below seq `before` (0: the end), ascending. NOT_FOUND. */
+int cq_client_history(cq_client_t *client,
+                      const char *peer,
+                      uint64_t before,
+                      uint32_t limit,
+                      cq_client_message_fn *fn,
+                      void *ctx);
+/* Messages that contain every word of text, newest last, at most limit. peer NULL: all chats. */
+int cq_client_search(cq_client_t *client,
+                     const char *text,
+                     const char *peer,
+                     uint32_t limit,
+                     cq_client_message_fn *fn,
+                     void *ctx);
+/* Own messages that are not on the server: waiting, and refused ones. */
+int cq_client_outbox(cq_client_t *client, cq_client_waiting_fn *fn, void *ctx);
+/* Forget refused messages. Returns how many. */
+int cq_client_outbox_clear(cq_client_t *client);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
