@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 #include "common/wire/pack.h"
 
-#include "broker/broker.h"
+#include "broker/broker_impl.h"
 
 enum {
     OVERHEAD = 256

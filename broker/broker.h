@@ -32,9 +32,4 @@ struct broker_stats {
 };
 extern struct broker_stats broker_stats;
 
-/* ---- bounce.c ---- */
-/* Sends the envelope's content back to its sender as BOUNCE with this error. Bodies too big to fit
- * are left out. */
-void broker_bounce(void *router, const struct broker_envelope *e, int err);
-
 #endif

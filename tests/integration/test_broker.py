@@ -15,10 +15,10 @@ import zmq
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "lib"))
 import bus  # noqa: E402
-from bus import BOUNCE, DOWN, METRICS, UP, WHO, Actor  # noqa: E402
+from bus import BOUNCE, DOWN, METRICS, PING, UP, WHO, Actor  # noqa: E402
 
 BIN = pathlib.Path(os.environ.get("CHASQUI_BIN", ROOT / "build" / "release" / "bin"))
-UNROUTABLE, DENIED = 35, 47
+BUSY, UNROUTABLE, DENIED = 31, 35, 47
 LEASE_MS = 900
 NOTE = 0x35  # any operation that the broker passes on
 
@@ -121,6 +121,23 @@ def test_unroutable_comes_back(join):
     src, _, item = edge.wait_event(BOUNCE)
     assert src == "broker"
     assert item == [0, UNROUTABLE, "nobody", NOTE, 2, [[7, "x"]]]
+
+
+def test_full_queue_comes_back(join):
+    edge, slow = join("edge.1"), join("store.1")
+    body = "x" * 2000
+    for _ in range(300):  # slow lives but reads nothing; its queue in the broker is bounded
+        for _ in range(100):
+            edge.send("store.1", NOTE, [[0, body]])
+        slow.send("broker", PING, [[0, slow.incarnation]])
+        while edge.poll(0):
+            pass
+        if any(op == BOUNCE for _, op, _ in edge.events):
+            break
+    _, _, item = edge.wait_event(BOUNCE)
+    assert item[1:4] == [BUSY, "store.1", NOTE]
+    assert item[5] == [[0, body]]
+    slow.wait(lambda: len(slow.events) > 1000, what="what was queued")
 
 
 def test_order_is_kept(join):

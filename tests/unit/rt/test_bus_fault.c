@@ -2,6 +2,8 @@
  * The bus when things break: nobody there, no answer, a restarted peer, a restarted broker,
  * garbage.
  */
+#include <inttypes.h>
+
 #include "tests/unit/rt/bus_fixture.h"
 
 static void
@@ -143,6 +145,32 @@ broker_restarts_quickly(void **state)
     assert_int_equal(f->nodes[0].replies, 1);
 }
 
+static bool
+node0_is_registered(struct fixture *f)
+{
+    return cq_bus_is_registered(f->nodes[0].bus);
+}
+
+/* Somebody took the endpoint's identity while the broker was away: its own connection is deaf. When
+ * he is gone the endpoint must not stay on it. */
+static void
+a_deaf_socket_is_replaced(void **state)
+{
+    struct fixture *f = *state;
+    char identity[CQ_BUS_IDENTITY_MAX + 1];
+    (void)snprintf(identity, sizeof identity, "edge.1#%016" PRIx64, f->nodes[0].bus->incarnation);
+    broker_destroy(&f->broker);
+    assert_true(run_until(f, both_lost, LEASE_MS * 4));
+    zsock_t *thief = zsock_new(ZMQ_DEALER);
+    zsock_set_identity(thief, identity);
+    zsock_set_linger(thief, 0);
+    start_broker(f);
+    assert_int_equal(zsock_connect(thief, "%s", f->endpoint), 0);
+    (void)run_until(f, node0_is_registered, 300);
+    zsock_destroy(&thief);
+    assert_true(run_until(f, all_registered, 10000));
+}
+
 /* ---- an actor that sends garbage ---- */
 
 struct rogue {
@@ -277,6 +305,7 @@ main(void)
         cmocka_unit_test_setup_teardown(broker_comes_late, setup_bare, teardown),
         TEST(broker_dies_and_returns),
         TEST(broker_restarts_quickly),
+        TEST(a_deaf_socket_is_replaced),
         TEST(garbage_is_survived),
     };
     cq_secure_start();
