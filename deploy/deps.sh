@@ -12,7 +12,7 @@ RUN_PACKAGES=(
 )
 TEST_PACKAGES=(
     libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-redis python3-nacl python3-websocket
-    clang clang-format clang-tidy libclang-rt-14-dev shellcheck
+    clang clang-format clang-tidy libclang-rt-14-dev shellcheck lmdb-utils
 )
 
 say() {
@@ -59,8 +59,9 @@ install_packages() {
         fresh_redis=yes
         as_root systemctl mask --runtime --quiet redis-server.service || fresh_redis=no
     fi
-    local rc=0
-    apt_get install -y --no-install-recommends "$@" >/dev/null || rc=$?
+    local rc=0 said
+    said=$(apt_get install -y --no-install-recommends "$@" 2>&1) || rc=$?
+    ((rc == 0)) || printf '%s\n' "$said" >&2
     if [[ $fresh_redis == yes ]]; then
         as_root systemctl unmask --runtime --quiet redis-server.service || true
         as_root systemctl disable --quiet redis-server.service 2>/dev/null || true

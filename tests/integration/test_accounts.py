@@ -43,7 +43,7 @@ def test_name_too_long_for_the_field(system):
     d.close()
 
 
-@pytest.mark.parametrize("bad", ["", "1234567", "x" * 257, "ü" * 129])
+@pytest.mark.parametrize("bad", ["", "1234567", "x" * 257, "ü" * 129], ids=["none", "7", "257", "258"])
 def test_bad_passwords(system, bad):
     d = Device(name(), bad).connect(system.url(1))
     with pytest.raises(Refused, match="BAD_PASSWORD"):
@@ -53,7 +53,7 @@ def test_bad_passwords(system, bad):
     d.close()
 
 
-@pytest.mark.parametrize("good", ["12345678", "x" * 256, "ü" * 128])
+@pytest.mark.parametrize("good", ["12345678", "x" * 256, "ü" * 128], ids=["8", "256", "256 in two-byte characters"])
 def test_password_limits(system, good):
     n = name()
     Device(n, good).signup(system.url(1)).close()
@@ -220,18 +220,31 @@ def test_revoking_what_is_not_mine(system):
     d.close(), other.close()
 
 
-def test_a_device_id_belongs_to_one_account_and_one_key(system):
-    d, other = system.person(1), system.person(2)
-    thief = Device(other.name, other.password).connect(system.url(1))
-    thief.id = d.id
-    with pytest.raises(Refused, match="BAD_DEVICE"):
-        thief.auth("LOGIN")
+def test_a_device_has_one_key(system):
+    """A copied id without the copied key is not that device."""
+    d = system.person(1)
     clone = Device(d.name, d.password).connect(system.url(1))
     clone.id = d.id
     with pytest.raises(Refused, match="BAD_DEVICE"):
         clone.auth("LOGIN")
-    for x in (thief, clone, d, other):
-        x.close()
+    clone.close(), d.close()
+
+
+def test_the_same_device_id_in_two_accounts(system, pair):
+    """Ids are random; who takes a friend's on purpose gains nothing: keys are sealed to the key, cursors are per user."""
+    x, y = pair
+    x.send(y, "for y")
+    thief = Device(y.name, y.password)
+    thief.id = x.id
+    try:
+        thief.login(system.url(1))
+    except Refused as e:
+        assert e.name == "BAD_DEVICE"
+        return
+    assert thief.catch_up() == {thief.chat(x): ["for y"]}
+    assert thief.send(x, "still counted apart") == 2
+    assert x.send(y, "still counted apart") == 3
+    thief.close()
 
 
 def test_the_same_device_logs_in_again(system, pair):

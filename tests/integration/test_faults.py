@@ -134,7 +134,7 @@ def test_broker_restart_keeps_the_connections(system, pair):
     eventually(works, LONG)
     assert not x.link.is_closed and not y.link.is_closed
     x.send(y, "the same connections")
-    assert y.receive(x, LONG)[1] == "the same connections"
+    y.arrives(x, "the same connections", LONG)
 
 
 def test_store_away_is_said_and_over(system, pair):

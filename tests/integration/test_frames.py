@@ -178,8 +178,8 @@ def test_garbage_instead_of_http(system):
                 s.shutdown(socket.SHUT_WR)
                 while s.recv(4096):
                     pass
-            except (ConnectionError, BrokenPipeError):
-                pass
+            except OSError:
+                pass  # closed in the middle of it: as good
 
 
 def test_http(system):

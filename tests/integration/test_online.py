@@ -185,5 +185,5 @@ def test_last_seen_survives_a_restart_of_redis_and_presence(system, pair):
     system.redis.kill()
     system.presence.kill()
     system.heal()
-    p = eventually(lambda: x.presence(y.user).get(y.user), LONG)
-    assert p.last_seen_unix_ms == seen
+    p = x.patiently(lambda: x.presence(y.user)[y.user])
+    assert not p.online and p.last_seen_unix_ms == seen

@@ -48,7 +48,7 @@ def test_logs(system, conversation):
         for what, secret in conversation.items():
             for form in forms(secret):
                 assert form not in log, f"{what} in the log of {service.name}"
-    assert b"level=debug" in system.store.log_bytes(), "the test must see all there is"
+    assert b"level=debug" in system.edge(1).log_bytes(), "the test must see all there is"
 
 
 def test_command_lines_and_environments(system, conversation):

@@ -2,6 +2,7 @@
 """The rules of §6: dseq, prev, hash, window. Each of these fails when its rule is taken away."""
 
 import os
+import time
 
 import pytest
 from chasqui import OPS, Refused
@@ -214,3 +215,22 @@ def test_ciphertext_is_stored_as_it_came(pair):
     x.send_prepared(fields)
     head, more, part = y.ask("HISTORY", y.chat(x), 1, 1)[:3]
     assert part[0][7:9] == fields[4:6]
+
+
+def test_too_many_are_told_when_to_come_again(pair):
+    x, y = pair
+    refused = None
+    sent = []
+    for i in range(1500):
+        fields = x.prepare(y, f"m{i}")
+        try:
+            x.send_prepared(fields)
+            sent.append(f"m{i}")
+        except Refused as e:
+            assert e.name == "RATE_LIMITED" and 0 < e.retry_after_ms <= 60_000
+            refused = e
+            break
+    assert refused, "there must be a limit"
+    time.sleep(refused.retry_after_ms / 1000)
+    x.send_prepared(fields)
+    assert x.texts(y) == [*sent, f"m{i}"]

@@ -254,6 +254,7 @@ class Device:
         self.keys = {}  # chat → (key version, key)
         self.dseq = {}  # chat → last dseq accepted
         self.held = {}  # chat → highest contiguous seq
+        self.received = {}  # chat → highest seq given out by receive()
         self.messages = {}  # chat → {seq: text}
         self.names = {}  # name → (user, chat)
 
@@ -284,22 +285,33 @@ class Device:
     def auth(self, name):
         return self.welcome(self.link.ask(name, self.name, self.password, self.id, self.public, self.label))
 
+    def patiently(self, call):
+        """As a client does it: what is only not possible right now is tried again."""
+        deadline = time.monotonic() + WAIT * 2
+        while True:
+            try:
+                return call()
+            except Refused as e:
+                if e.name not in TRANSIENT or time.monotonic() > deadline:
+                    raise
+                time.sleep(max(0.05, min(e.retry_after_ms / 1000, 2)))
+
     def signup(self, url=None):
         if url:
             self.connect(url)
-        self.auth("SIGNUP")
+        self.patiently(lambda: self.auth("SIGNUP"))
         return self
 
     def login(self, url=None):
         if url:
             self.connect(url)
-        self.auth("LOGIN")
+        self.patiently(lambda: self.auth("LOGIN"))
         return self
 
     def resume(self, url=None):
         if url:
             self.connect(url)
-        self.welcome(self.link.ask("RESUME", self.token))
+        self.patiently(lambda: self.welcome(self.link.ask("RESUME", self.token)))
         return self
 
     def ask(self, name, *fields, **options):
@@ -399,11 +411,32 @@ class Device:
         self.messages.setdefault(m.chat, {})[m.seq] = self.decrypt(m) if text is None else text
         return True
 
-    def receive(self, peer=None, timeout=None):
-        """The next MESSAGE push: (seq, text)."""
-        chat = None if peer is None else self.chat(peer)
-        m = message_row(self.link.push("MESSAGE", lambda f: chat is None or f[0] == chat, timeout))
+    def receive(self, peer, timeout=None):
+        """The next MESSAGE push of a chat: (seq, text). Repeats of what was received before are dropped."""
+        chat = self.chat(peer)
+        m = message_row(self.link.push(
+            "MESSAGE", lambda f: f[0] == chat and f[1] > self.received.get(chat, 0), timeout))
+        self.received[chat] = m.seq
         return m.seq, self.decrypt(m)
+
+    def arrives(self, peer, text, timeout=None):
+        """Waits until a text has come as a client gets it: by a push, or by the sync that SYNC_NOW asks for."""
+        chat = self.chat(peer)
+
+        def news():
+            for op in list(self.link.pushes):
+                if op[0] in (OPS["MESSAGE"], OPS["SYNC_NOW"]):
+                    self.link.pushes.remove(op)
+                    return op
+            return None
+
+        while text not in self.messages.get(chat, {}).values():
+            op = self.link.wait(news, timeout, f"the text {text!r}")
+            m = message_row(op[1:]) if op[0] == OPS["MESSAGE"] else None
+            if m is None or m.seq > self.held.get(m.chat, 0) + 1:
+                self.catch_up()
+            else:
+                self.take(m)
 
     def history(self, peer, first=1, last=2**63 - 1):
         """All messages of the range, as rows with .text."""
