@@ -17,7 +17,6 @@ enum {
     ASK_MS = 300,        /* REGISTER again */
     ASKS_PER_SOCKET = 5, /* then a new socket */
     LEASE_MIN_MS = 300,
-    STALL_MS = 1000, /* a tick this late: we were busy, not the broker silent */
 };
 
 static void
@@ -193,8 +192,8 @@ cq_bus_broker_tick(void *ctx)
 {
     cq_bus_t *bus = ctx;
     uint64_t now = cq_now_mono_ms();
-    /* Busy ourselves, or not reading: what the broker said is still unread. */
-    if (now - bus->ticked_mono_ms >= STALL_MS || bus->is_paused) {
+    /* Late ourselves, or not reading: what the broker said is still unread. */
+    if (now - bus->ticked_mono_ms >= bus->lease_ms / 3 || bus->is_paused) {
         bus->heard_mono_ms = now;
     }
     bus->ticked_mono_ms = now;
