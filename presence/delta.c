@@ -11,6 +11,12 @@
 #include "presence/list.h"
 #include "presence/map.h"
 
+/* An edge with 100,000 users dies: they leave in portions, so that neither Redis nor a turn is
+ * overrun. */
+enum {
+    LEFT_MAX = 2000
+};
+
 struct entry {
     struct cq_id id;
     bool online; /* has sessions */
@@ -168,7 +174,7 @@ presence_delta_is_visible(const presence_delta_t *d,
 static void
 end_grace(presence_delta_t *d, uint64_t now_ms)
 {
-    while (!presence_list_is_empty(&d->leaving)) {
+    for (int n = 0; n < LEFT_MAX && !presence_list_is_empty(&d->leaving); n++) {
         struct entry *e = PRESENCE_LIST_OF(d->leaving.next, struct entry, leaving);
         if (e->grace_end_ms > now_ms) {
             return;

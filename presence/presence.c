@@ -253,6 +253,7 @@ connect_parts(presence_core_t *core)
     };
     core->redis = presence_redis_sync_new(core->loop, &redis);
     uint64_t step_ms = core->cfg->tick_ms / PRESENCE_DELTA_SLICES;
+    step_ms = step_ms ? step_ms : 1;
     cq_timer_start(core->step, step_ms, step_ms);
     return 0;
 }

@@ -42,9 +42,11 @@ struct presence_redis_sync {
     bool is_looking; /* the sentinel was asked for */
     char incarnation[17];
     char ttl[21];
+    uint64_t refresh_ms;        /* REFRESH_MS, or less if keys live shorter */
     struct presence_link dirty; /* of struct presence_user.dirty */
     struct left *left;          /* ring */
     size_t left_head, left_count;
+    bool is_sweep_owed; /* some who left were dropped: a sweep will find them */
     bool is_sweeping;   /* from its start until the last page is done */
     bool is_step_asked; /* its SCAN or MGET is under way */
     uint64_t cursor;
@@ -65,7 +67,7 @@ presence_redis_sync_dirty(presence_redis_sync_t *s, struct presence_user *user)
 void
 presence_redis_sync_seen(presence_redis_sync_t *s, struct presence_user *user)
 {
-    if (cq_now_mono_ms() - user->written_mono_ms >= REFRESH_MS) {
+    if (cq_now_mono_ms() - user->written_mono_ms >= s->refresh_ms) {
         presence_redis_sync_dirty(s, user);
     }
 }
@@ -76,6 +78,7 @@ presence_redis_sync_left(presence_redis_sync_t *s, const struct cq_id *user, uin
     if (s->left_count == LEFT_MAX) {
         s->left_head = (s->left_head + 1) % LEFT_MAX;
         s->left_count--;
+        s->is_sweep_owed = true;
         presence_stats.redis_left_dropped_total++;
     }
     s->left[(s->left_head + s->left_count++) % LEFT_MAX] = (struct left){*user, seen_unix_ms};
@@ -138,8 +141,8 @@ write_online(presence_redis_sync_t *s, struct presence_user *user)
     return rc;
 }
 
-void
-presence_redis_sync_pump(presence_redis_sync_t *s)
+static void
+write_waiting(presence_redis_sync_t *s)
 {
     for (int n = 0; n < TURN_MAX && presence_redis_link_room(s->link) > RESERVED; n++) {
         if (s->left_count > 0) {
@@ -225,8 +228,6 @@ on_sentinel(void *ctx, const presence_redis_reply_t *reply)
     }
 }
 
-static void sweep_on(presence_redis_sync_t *s);
-
 static void
 on_look(void *ctx)
 {
@@ -236,7 +237,6 @@ on_look(void *ctx)
     if (!s->is_looking && presence_redis_link_command(s->link, &command) == 0) {
         s->is_looking = true;
     }
-    sweep_on(s); /* if there was no room for its next step */
 }
 
 /* ---- healing: who does Redis believe online, but is not ---- */
@@ -259,7 +259,6 @@ on_values(void *ctx, const presence_redis_reply_t *reply)
     }
     s->is_step_asked = false;
     s->is_sweeping = reply && s->cursor != 0; /* cut off: a new sweep starts when Redis is back */
-    sweep_on(s);
 }
 
 static int
@@ -307,14 +306,19 @@ on_page(void *ctx, const presence_redis_reply_t *reply)
         return;
     }
     s->is_sweeping = next != 0;
-    sweep_on(s);
 }
 
 static void
 sweep_on(presence_redis_sync_t *s)
 {
-    /* Not quicker than those who left are written: their queue is bounded. */
-    if (!s->is_sweeping || s->is_step_asked || s->left_count > LEFT_MAX / 2) {
+    if (s->is_sweep_owed && !s->is_sweeping && s->cfg.lease->ready &&
+        presence_redis_link_is_up(s->link)) {
+        s->is_sweep_owed = false;
+        s->is_sweeping = true;
+        s->cursor = 0;
+    }
+    /* Behind those who left in the pipeline: what is known of them is better than what is found. */
+    if (!s->is_sweeping || s->is_step_asked || s->left_count > 0) {
         return;
     }
     char cursor[21];
@@ -328,20 +332,17 @@ sweep_on(presence_redis_sync_t *s)
     s->is_step_asked = presence_redis_link_command(s->link, &command) == 0;
 }
 
-static void
-start_sweep(presence_redis_sync_t *s)
-{
-    if (s->cfg.lease->ready && presence_redis_link_is_up(s->link)) {
-        s->is_sweeping = true;
-        s->cursor = 0;
-        sweep_on(s);
-    }
-}
-
 void
 presence_redis_sync_ready(presence_redis_sync_t *s)
 {
-    start_sweep(s);
+    s->is_sweep_owed = true;
+}
+
+void
+presence_redis_sync_pump(presence_redis_sync_t *s)
+{
+    write_waiting(s);
+    sweep_on(s);
 }
 
 static void
@@ -351,7 +352,7 @@ on_state(void *ctx, bool up)
     if (up) {
         /* What was under way when it broke may be lost. */
         write_everything(s);
-        start_sweep(s);
+        s->is_sweep_owed = true;
     }
 }
 
@@ -365,6 +366,8 @@ presence_redis_sync_new(cq_loop_t *loop, const struct presence_redis_sync_cfg *c
     presence_list_init(&s->dirty);
     (void)snprintf(s->incarnation, sizeof s->incarnation, "%016" PRIx64, cfg->incarnation);
     (void)snprintf(s->ttl, sizeof s->ttl, "%" PRIu64, cfg->online_ttl_s);
+    uint64_t half_life_ms = cfg->online_ttl_s * 1000 / 2;
+    s->refresh_ms = half_life_ms < REFRESH_MS ? half_life_ms : REFRESH_MS;
     s->left = cq_alloc(LEFT_MAX * sizeof *s->left);
     s->page = cq_alloc(SWEEP_PAGE_MAX * sizeof *s->page);
     const struct presence_redis_link_cfg link = {

@@ -42,7 +42,8 @@ void presence_redis_sync_destroy(presence_redis_sync_t **s);
 
 /* The user's sessions changed: write them. */
 void presence_redis_sync_dirty(presence_redis_sync_t *s, struct presence_user *user);
-/* The user was heard of: write that if the last write is a minute old. */
+/* The user was heard of: write that if the last write is a minute old (half the key's life if that
+ * is shorter). */
 void presence_redis_sync_seen(presence_redis_sync_t *s, struct presence_user *user);
 /* The user left for good. */
 void
