@@ -498,18 +498,21 @@ cq_client_sync(cq_client_t *c)
 
 /* ---- messages ---- */
 
+/* Has the session look at the disk; `added` is a message whose outcome the application waits for.
+ */
 static void
-wake_session(cq_client_t *c)
+wake_session(cq_client_t *c, const struct cq_out *added)
 {
-    pthread_mutex_lock(&c->lock);
-    if (c->session) {
-        struct cq_command *cmd = cq_alloc(sizeof *cmd);
-        cmd->op = CQ_COMMAND_FLUSH;
-        if (cq_session_submit(c->session, &cmd)) {
-            /* full of commands: the session's tick sees the change */
-        }
+    struct cq_command *cmd = cq_alloc(sizeof *cmd);
+    cmd->op = CQ_COMMAND_FLUSH;
+    if (added) {
+        cmd->message = added->id;
+        cmd->id = added->chat;
+        cmd->dseq = added->dseq;
     }
-    pthread_mutex_unlock(&c->lock);
+    /* Without a session (no thread left) or with too many commands it is still on disk: the next
+     * look finds it. */
+    (void)submit(c, cmd, false);
 }
 
 static int
@@ -584,7 +587,7 @@ cq_client_send(cq_client_t *c,
     free(copy);
     if (!rc) {
         *message = o.id;
-        wake_session(c);
+        wake_session(c, &o);
     }
     return rc;
 }
@@ -627,7 +630,7 @@ cq_client_read(cq_client_t *c, const char *peer, uint64_t seq)
     rc = cq_db_chat_read(c->db, &chat.chat, up_to);
     pthread_mutex_unlock(&c->lock);
     if (!rc) {
-        wake_session(c);
+        wake_session(c, NULL);
     }
     return rc;
 }

@@ -41,8 +41,6 @@ static const char schema[] =
     "CREATE UNIQUE INDEX messages_seq ON messages(chat, lost, seq);"
     "CREATE VIRTUAL TABLE messages_fts USING fts5(text, content='messages', content_rowid='id',"
     " tokenize='trigram');"
-    "CREATE TRIGGER messages_added AFTER INSERT ON messages BEGIN"
-    " INSERT INTO messages_fts(rowid, text) VALUES (new.id, new.text); END;"
     "CREATE TABLE outbox(id INTEGER PRIMARY KEY AUTOINCREMENT, chat BLOB NOT NULL,"
     " dseq INTEGER NOT NULL, prev INTEGER NOT NULL, key_version INTEGER NOT NULL,"
     " nonce BLOB NOT NULL, ciphertext BLOB NOT NULL, text TEXT NOT NULL, created INTEGER NOT NULL,"

@@ -60,6 +60,9 @@ int cq_db_identity_save(cq_db_t *db, const struct cq_identity *id) CQ_MUST_CHECK
 int cq_db_version_set(cq_db_t *db, const struct cq_id *epoch, uint64_t version) CQ_MUST_CHECK;
 int cq_db_servers_set(cq_db_t *db, const char *servers) CQ_MUST_CHECK;
 
+/* Grows an array so that index `count` exists; rows of `size` bytes. */
+void *cq_db_grow(void *rows, int count, size_t size);
+
 /* ---- db_chat.c ---- */
 struct cq_chat {
     struct cq_id chat;

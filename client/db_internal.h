@@ -44,7 +44,4 @@ void cq_db_col_str(sqlite3_stmt *st, int col, char *out, size_t size);
 /* Gives a copy with a final NUL; *n is its length. */
 char *cq_db_col_dup(sqlite3_stmt *st, int col, size_t *n);
 
-/* Grows an array so that index `count` exists; rows of `size` bytes. */
-void *cq_db_grow(void *rows, int count, size_t size);
-
 #endif

@@ -101,11 +101,33 @@ receipt_event(cq_session_t *s, const struct cq_chat *chat, const struct cq_curso
     cq_events_push(s->events, &e);
 }
 
+/* Has the application been told about this cursor? Also when another process of this home has
+ * stored it first. grew: in the database; asked: SYNC brought it, which repeats what is known. */
+static bool
+is_told(cq_session_t *s, const struct cq_id *chat, const struct cq_cursor *c, bool grew, bool asked)
+{
+    for (int i = 0; i < s->told_count; i++) {
+        struct cq_told *t = &s->told[i];
+        if (cq_id_eq(&t->chat, chat) && cq_id_eq(&t->user, &c->user) &&
+            cq_id_eq(&t->device, &c->device)) {
+            bool is_new = c->up_to > t->up_to;
+            t->up_to = is_new ? c->up_to : t->up_to;
+            return !is_new;
+        }
+    }
+    if (s->told_count == CQ_TOLD_MAX) {
+        s->told_count = 0; /* some may be told twice */
+    }
+    s->told = cq_db_grow(s->told, s->told_count, sizeof *s->told);
+    s->told[s->told_count++] = (struct cq_told){*chat, c->user, c->device, c->up_to};
+    return asked && !grew;
+}
+
 void
 cq_session_cursor(cq_session_t *s,
                   const struct cq_chat *chat,
                   const struct cq_cursor *c,
-                  bool is_news)
+                  enum cq_cursor_source source)
 {
     bool is_mine = cq_id_eq(&c->user, &s->id.user);
     int rc = cq_session_tx(s);
@@ -118,7 +140,8 @@ cq_session_cursor(cq_session_t *s,
     }
     if (rc < 0) {
         cq_session_tx_fail(s, rc);
-    } else if (grew && is_news && !cq_id_eq(&c->device, &s->id.device)) {
+    } else if (source != CQ_CURSOR_OLD && !cq_id_eq(&c->device, &s->id.device) &&
+               !is_told(s, &chat->chat, c, grew, source == CQ_CURSOR_SYNCED)) {
         receipt_event(s, chat, c);
     }
 }
@@ -134,7 +157,7 @@ on_receipt(cq_session_t *s, cq_reader_t *fields, size_t count)
         return rc == -CQ_E_NOT_FOUND ? 0 : rc; /* the next sync brings chat and cursors */
     }
     struct cq_cursor cursor = {r.user, r.device, r.up_to, r.time_unix_ms};
-    cq_session_cursor(s, &chat, &cursor, true);
+    cq_session_cursor(s, &chat, &cursor, CQ_CURSOR_PUSHED);
     return 0;
 }
 

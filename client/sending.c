@@ -173,10 +173,73 @@ flush_chat(cq_session_t *s, const struct cq_id *id)
     return rc;
 }
 
+/* ---- what the application waits for ---- */
+
+void
+cq_session_watch(cq_session_t *s, const struct cq_watch *watch)
+{
+    if (s->watch_count < CQ_WATCHES_MAX) {
+        s->watches[s->watch_count++] = *watch;
+    }
+}
+
+static void
+unwatch(cq_session_t *s, uint64_t id)
+{
+    for (unsigned i = 0; i < s->watch_count; i++) {
+        if (s->watches[i].id == id) {
+            s->watches[i] = s->watches[--s->watch_count];
+            return;
+        }
+    }
+}
+
+static void
+tell(cq_session_t *s, const struct cq_watch *w, const struct cq_sent *sent, int error)
+{
+    struct cq_chat chat;
+    cq_client_event_t e = {
+        .type = error ? CQ_CLIENT_EVENT_FAILED : CQ_CLIENT_EVENT_SENT,
+        .peer = cq_db_chat_get(s->db, &w->chat, &chat) ? "" : chat.peer_name,
+        .message = w->id,
+        .error = error,
+        .seq = sent ? sent->seq : 0,
+        .time_unix_ms = sent ? sent->time_unix_ms : 0,
+        .text = error ? cq_client_error_text(error) : NULL,
+    };
+    cq_events_push(s->events, &e);
+    unwatch(s, w->id);
+}
+
+/* Rows that another process of this home has sent, or had refused. */
+static void
+check_watches(cq_session_t *s)
+{
+    for (unsigned i = s->watch_count; i-- > 0;) {
+        struct cq_watch w = s->watches[i];
+        struct cq_out row;
+        struct cq_sent sent;
+        int rc = cq_db_out_get(s->db, w.id, &row);
+        if (!rc) {
+            bool failed = row.state == CQ_OUT_FAILED;
+            int error = row.error;
+            free(row.ciphertext);
+            free(row.text);
+            if (failed) {
+                tell(s, &w, NULL, error);
+            }
+        } else if (rc == -CQ_E_NOT_FOUND &&
+                   !cq_db_message_sent(s->db, &w.chat, &s->id.device, w.dseq, &sent)) {
+            tell(s, &w, &sent, 0);
+        }
+    }
+}
+
 void
 cq_session_flush(cq_session_t *s)
 {
     struct cq_id *chats = NULL;
+    check_watches(s);
     if (s->id.cloned) {
         return;
     }
@@ -194,19 +257,10 @@ cq_session_flush(cq_session_t *s)
 /* ---- answers ---- */
 
 static void
-tell(cq_session_t *s, const struct cq_pending *p, const struct cq_sent *sent, int error)
+tell_answer(cq_session_t *s, const struct cq_pending *p, const struct cq_sent *sent, int error)
 {
-    struct cq_chat chat;
-    cq_client_event_t e = {
-        .type = error ? CQ_CLIENT_EVENT_FAILED : CQ_CLIENT_EVENT_SENT,
-        .peer = cq_db_chat_get(s->db, &p->chat, &chat) ? "" : chat.peer_name,
-        .message = p->a,
-        .error = error,
-        .seq = sent ? sent->seq : 0,
-        .time_unix_ms = sent ? sent->time_unix_ms : 0,
-        .text = error ? cq_client_error_text(error) : NULL,
-    };
-    cq_events_push(s->events, &e);
+    struct cq_watch w = {p->a, p->chat, p->b};
+    tell(s, &w, sent, error);
 }
 
 /* It is on the server: from the outbox to the messages, in one transaction. */
@@ -270,7 +324,7 @@ static int
 refuse(cq_session_t *s, const struct cq_pending *p, int err)
 {
     hold(s, p, 0, true);
-    tell(s, p, NULL, err);
+    tell_answer(s, p, NULL, err);
     return cq_db_out_state(s->db, p->a, CQ_OUT_FAILED, err);
 }
 
@@ -301,7 +355,7 @@ take_answer(cq_session_t *s, const struct cq_pending *p, struct cq_answer *a)
         s->do_fetch = s->do_ack = s->poke = true;
         rc = keep_sent(s, p, &sent);
         if (!rc) {
-            tell(s, p, &sent, 0);
+            tell_answer(s, p, &sent, 0);
         }
         return rc;
     }

@@ -436,6 +436,10 @@ take_command(cq_session_t *s, struct cq_command *cmd)
         start_connecting(s);
         return;
     case CQ_COMMAND_FLUSH:
+        if (cmd->message) {
+            struct cq_watch watch = {cmd->message, cmd->id, cmd->dseq};
+            cq_session_watch(s, &watch);
+        }
         s->do_send = s->do_ack = true;
         cq_session_answer(s, cmd, 0, NULL);
         return;
@@ -596,6 +600,7 @@ free_session(cq_session_t *s)
     cq_db_close(&s->db);
     cq_buf_free(&s->out);
     free(s->runs);
+    free(s->told);
     pthread_mutex_destroy(&s->lock);
     sodium_memzero(&s->id, sizeof s->id);
     free(s);

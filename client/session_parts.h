@@ -18,6 +18,8 @@ enum {
     CQ_PENDING_MAX = 512,
     CQ_COMMANDS_MAX = 1024,
     CQ_CHAT_RUNS_MAX = 65536,
+    CQ_WATCHES_MAX = 1024,
+    CQ_TOLD_MAX = 65536,
     CQ_SENDS_MAX = 256,          /* SENDs unanswered over all chats */
     CQ_FETCHES_MAX = 4,          /* HISTORYs unanswered */
     CQ_TICK_MS = 1000,           /* heartbeat, deadlines, changes by other processes */
@@ -64,6 +66,22 @@ struct cq_chat_run {
     unsigned tries;          /* refusals since the last success */
     unsigned key_tries;      /* syncs for want of a key */
     uint64_t stuck_until_ms; /* HISTORY did not progress; UINT64_MAX: until the next sync */
+};
+
+/* An own message whose SENT or FAILED this process owes its application, even if another process of
+ * the home sends it. */
+struct cq_watch {
+    uint64_t id; /* of the outbox row */
+    struct cq_id chat;
+    uint64_t dseq;
+};
+
+/* Up to where this process has told its application about a cursor. */
+struct cq_told {
+    struct cq_id chat;
+    struct cq_id user;
+    struct cq_id device;
+    uint64_t up_to;
 };
 
 struct cq_session {
@@ -118,6 +136,10 @@ struct cq_session {
     unsigned key_rounds;
     bool do_fetch, do_ack, do_send; /* for this turn */
     bool poke;                      /* the database has new messages */
+    struct cq_watch watches[CQ_WATCHES_MAX];
+    unsigned watch_count;
+    struct cq_told *told;
+    int told_count;
     struct cq_chat_run *runs;
     int run_count;
 };
@@ -181,13 +203,22 @@ void cq_session_friend_event(cq_session_t *s, const struct cq_friend *f, uint64_
 void cq_session_presence_event(cq_session_t *s,
                                const struct cq_presence_states *states,
                                uint64_t request);
+/* Where a cursor comes from: a push is news; SYNC repeats what is known; the first SYNC of a device
+ * is no news at all. */
+enum cq_cursor_source {
+    CQ_CURSOR_PUSHED,
+    CQ_CURSOR_SYNCED,
+    CQ_CURSOR_OLD
+};
 void cq_session_cursor(cq_session_t *s,
                        const struct cq_chat *chat,
                        const struct cq_cursor *cursor,
-                       bool is_news);
+                       enum cq_cursor_source source);
 
 /* ---- sending.c ---- */
 void cq_session_flush(cq_session_t *s);
+/* Remembers that the application waits for this message. */
+void cq_session_watch(cq_session_t *s, const struct cq_watch *watch);
 /* A new device: ids, keys, counters; what the outbox holds is encrypted anew. */
 int cq_session_new_device(cq_session_t *s) CQ_MUST_CHECK;
 

@@ -106,7 +106,8 @@ take_cursors(cq_session_t *s, const struct cq_sync_chat *row)
         struct cq_cursor cursor;
         rc = cq_schema_read_array(&cq_cursor_schema, &r, &cursor);
         if (!rc) {
-            cq_session_cursor(s, &chat, &cursor, !s->is_first_sync);
+            cq_session_cursor(s, &chat, &cursor,
+                              s->is_first_sync ? CQ_CURSOR_OLD : CQ_CURSOR_SYNCED);
         }
     }
     return rc;
