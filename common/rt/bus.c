@@ -31,7 +31,7 @@ static const struct cq_metric metrics[] = {
      &cq_bus_stats.bounced_items},
     {"chasqui_bus_garbage_total", "what peers sent and is not valid", CQ_METRIC_COUNTER,
      &cq_bus_stats.garbage},
-    {"chasqui_bus_denied_total", "items from the wrong role", CQ_METRIC_COUNTER,
+    {"chasqui_bus_denied_total", "envelopes of the wrong role", CQ_METRIC_COUNTER,
      &cq_bus_stats.denied},
     {"chasqui_bus_unknown_op_total", "envelopes of unknown operations", CQ_METRIC_COUNTER,
      &cq_bus_stats.unknown_op},

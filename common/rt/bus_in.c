@@ -81,6 +81,15 @@ call_items(cq_bus_t *bus,
     }
 }
 
+static void
+note_refusal(cq_bus_t *bus, enum cq_bus_log kind, const char *src, uint8_t op)
+{
+    if (cq_bus_log_due(bus, kind)) {
+        CQ_LOG(WARN, "BUS-ITEM-REFUSED", "src=%s op=%u reason=%s", src, op,
+               kind == CQ_BUS_LOG_OP ? "unknown-op" : "wrong-role");
+    }
+}
+
 /* The row that serves this operation for this peer, or NULL and the reason. */
 static const struct cq_bus_row *
 find_row(cq_bus_t *bus, const char *src, uint8_t op, int *err)
@@ -88,18 +97,14 @@ find_row(cq_bus_t *bus, const char *src, uint8_t op, int *err)
     const struct cq_bus_row *row = bus->rows[op];
     if (!row) {
         cq_bus_stats.unknown_op++;
-        if (cq_bus_log_due(bus, CQ_BUS_LOG_OP)) {
-            CQ_LOG(WARN, "BUS-OP-UNKNOWN", "src=%s op=%u", src, op);
-        }
+        note_refusal(bus, CQ_BUS_LOG_OP, src, op);
         *err = -CQ_E_UNKNOWN_OP;
         return NULL;
     }
     const struct cq_bus_peer *peer = cq_bus_peers_find(bus, src);
     if (row->role && (!peer || strcmp(peer->role, row->role) != 0)) {
         cq_bus_stats.denied++;
-        if (cq_bus_log_due(bus, CQ_BUS_LOG_DENIED)) {
-            CQ_LOG(WARN, "BUS-ROLE-DENIED", "src=%s op=%u needed=%s", src, op, row->role);
-        }
+        note_refusal(bus, CQ_BUS_LOG_DENIED, src, op);
         *err = -CQ_E_DENIED;
         return NULL;
     }

@@ -94,8 +94,9 @@ save_envelopes(cq_buf_t *b)
     }
     save("body", "all", 0, b);
     for (int k = 0; k < 2; k++) {
-        struct cq_envelope e = {
-            .op = (uint8_t)rand(), .corr = random_number(UINT64_MAX), .deadline_ms = k ? 1000 : 0};
+        struct cq_envelope e = {.op = (uint8_t)random_next(),
+                                .corr = random_number(UINT64_MAX),
+                                .deadline_ms = k ? 1000 : 0};
         begin(b, FUZZ_ENVELOPE);
         cq_envelope_write(b, &e);
         save("envelope", "header", k, b);
@@ -124,7 +125,6 @@ main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     folder = argv[1];
-    srand(1);
     save_messages(&b);
     save_frame(&b);
     save_envelopes(&b);

@@ -4,7 +4,7 @@
 #ifndef TEST_RANDOM_MESSAGE_H
 #define TEST_RANDOM_MESSAGE_H
 
-#include <stdlib.h>
+#include <string.h>
 
 #include "common/wire/pack.h"
 #include "common/wire/schema.h"
@@ -15,14 +15,23 @@ struct random_pool {
     size_t used;
 };
 
+/* xorshift64*: the same numbers everywhere. */
+static inline uint32_t
+random_next(void)
+{
+    static uint64_t state = 0x9e3779b97f4a7c15;
+    state ^= state >> 12;
+    state ^= state << 25;
+    state ^= state >> 27;
+    return (uint32_t)(state * 0x2545f4914f6cdd1d >> 32);
+}
+
 static inline uint64_t
 random_number(uint64_t max)
 {
     uint64_t v = 0;
-    for (int i = 0; i < 5; i++) {
-        v = v << 15 ^ (uint64_t)rand();
-    }
-    v >>= rand() % 64; /* all widths */
+    v = (uint64_t)random_next() << 32 | random_next();
+    v >>= random_next() % 64; /* all widths */
     return max == UINT64_MAX ? v : v % (max + 1);
 }
 
@@ -34,7 +43,7 @@ random_bytes_of(struct random_pool *pool, uint64_t min, uint64_t max, bool text)
     uint8_t *p = pool->bytes + pool->used;
     pool->used += n;
     for (size_t i = 0; i < n; i++) {
-        p[i] = (uint8_t)(text ? '!' + rand() % 90 : rand() & 255);
+        p[i] = (uint8_t)(text ? '!' + random_next() % 90 : random_next());
     }
     return (struct cq_view){p, n};
 }
@@ -45,7 +54,7 @@ random_list(struct random_pool *pool, uint64_t max)
     struct cq_list l = {.count = (size_t)random_number(max < 5 ? max : 5)};
     l.items.p = pool->bytes + pool->used;
     for (size_t i = 0; i < l.count; i++) {
-        pool->bytes[pool->used++] = (uint8_t)(rand() % 128);
+        pool->bytes[pool->used++] = (uint8_t)(random_next() % 128);
     }
     l.items.n = l.count;
     return l;
@@ -61,9 +70,9 @@ random_field(const struct cq_field *f, struct random_pool *pool, void *place)
     case CQ_FIELD_ID_OR_NIL:
     case CQ_FIELD_ID:
         for (int i = 0; i < CQ_ID_SIZE; i++) {
-            ((struct cq_id *)place)->b[i] = (uint8_t)rand();
+            ((struct cq_id *)place)->b[i] = (uint8_t)random_next();
         }
-        if (f->type == CQ_FIELD_ID_OR_NIL && rand() % 3 == 0) {
+        if (f->type == CQ_FIELD_ID_OR_NIL && random_next() % 3 == 0) {
             *(struct cq_id *)place = (struct cq_id){{0}};
         }
         break;
@@ -74,7 +83,7 @@ random_field(const struct cq_field *f, struct random_pool *pool, void *place)
         *(struct cq_view *)place = random_bytes_of(pool, f->min, f->max, true);
         break;
     case CQ_FIELD_BOOL:
-        *(bool *)place = rand() % 2;
+        *(bool *)place = random_next() % 2;
         break;
     case CQ_FIELD_LIST:
         *(struct cq_list *)place = random_list(pool, f->max);
@@ -83,7 +92,7 @@ random_field(const struct cq_field *f, struct random_pool *pool, void *place)
         static const uint8_t values[] = {0x07, 0xc0, 0xc3, 0xa1, 'x', 0x92, 0x01, 0x90};
         static const struct cq_view any[] = {
             {values, 1}, {values + 1, 1}, {values + 2, 1}, {values + 3, 2}, {values + 5, 3}};
-        *(struct cq_view *)place = any[rand() % 5];
+        *(struct cq_view *)place = any[random_next() % 5];
         break;
     }
     }

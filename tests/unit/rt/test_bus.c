@@ -240,7 +240,7 @@ pause_holds_input_back(void **state)
     f->wanted = 1;
     cq_bus_pause(f->nodes[1].bus, true);
     tell(&f->nodes[0], "store", OP_EVENT, 1);
-    assert_false(run_until(f, never, LEASE_MS * 2));
+    assert_false(run_until(f, never, 2ull * LEASE_MS));
     assert_int_equal(f->nodes[1].seen_count, 0);
     assert_true(cq_bus_has(f->nodes[0].bus, "store")); /* it still pings */
     cq_bus_pause(f->nodes[1].bus, false);

@@ -106,7 +106,7 @@ broker_dies_and_returns(void **state)
 {
     struct fixture *f = *state;
     broker_destroy(&f->broker);
-    assert_true(run_until(f, both_lost, LEASE_MS * 4));
+    assert_true(run_until(f, both_lost, 4ull * LEASE_MS));
     assert_false(cq_bus_is_registered(f->nodes[0].bus));
     assert_false(cq_bus_has(f->nodes[0].bus, "store"));
     f->wanted = 1;
@@ -160,7 +160,7 @@ a_deaf_socket_is_replaced(void **state)
     char identity[CQ_BUS_IDENTITY_MAX + 1];
     (void)snprintf(identity, sizeof identity, "edge.1#%016" PRIx64, f->nodes[0].bus->incarnation);
     broker_destroy(&f->broker);
-    assert_true(run_until(f, both_lost, LEASE_MS * 4));
+    assert_true(run_until(f, both_lost, 4ull * LEASE_MS));
     zsock_t *thief = zsock_new(ZMQ_DEALER);
     zsock_set_identity(thief, identity);
     zsock_set_linger(thief, 0);
@@ -225,70 +225,83 @@ rogue_is_up(struct fixture *f)
 
 /* Operations that only the broker may say, answers nobody asked for, bodies that are not what they
  * claim. */
+static const struct cq_view headers[] = {
+    BYTES("\x95\x01\x35\x00\x00\x00"), BYTES("\x95\x01\x36\x00\x00\x00"),
+    BYTES("\x95\x01\x0a\x00\x00\x00"), BYTES("\x95\x01\x02\x00\x00\x00"),
+    BYTES("\x95\x01\x05\x00\x00\x00"), BYTES("\x95\x01\x06\x00\x00\x00"),
+    BYTES("\x95\x01\x07\x00\x00\x00"), BYTES("\x95\x01\x09\x00\x00\x00"),
+    BYTES("\x95\x01\x0b\x00\x00\x00"),
+};
+static const struct cq_view bodies[] = {
+    BYTES(""),
+    BYTES("\xc1"),
+    BYTES("\x90"),
+    BYTES("\x91"),
+    BYTES("\x91\x90"),
+    BYTES("\x91\x91\xc0"),
+    BYTES("\x91\x91\x00"),
+    BYTES("\x91\x92\x01\xa1x"),
+    BYTES("\x92\x92\x01\x05\xc1"),
+    BYTES("\xdd\xff\xff\xff\xff"),
+    BYTES("\x91\xdd\xff\xff\xff\xff\x00"),
+    BYTES("\x91\x99\x99\x99\x99\x99\x99\x99\x99\x99\x99"),
+    BYTES("\x81\x01\x02"),
+    BYTES("\x91\x94\x00\xa7"
+          "store.1\xa5"
+          "store\x01"),
+};
+
+static void
+send_garbage(const struct rogue *r)
+{
+    for (size_t h = 0; h < sizeof headers / sizeof headers[0]; h++) {
+        for (size_t b = 0; b < sizeof bodies / sizeof bodies[0]; b++) {
+            const struct cq_view frames[] = {headers[h], bodies[b]};
+            rogue_send(r, "store.1", frames, 2);
+            rogue_send(r, "edge.1", frames, 2);
+        }
+    }
+}
+
+/* An answer by somebody who was not asked, with the right number. */
+static void
+send_false_answer(const struct rogue *r, uint64_t rid)
+{
+    cq_buf_t body = {0};
+    cq_pack_array(&body, 1);
+    cq_pack_array(&body, 3);
+    cq_pack_uint(&body, rid);
+    cq_pack_uint(&body, 0);
+    cq_pack_uint(&body, 666);
+    const struct cq_view answer[] = {BYTES("\x95\x01\x0a\x00\x00\x00"), {body.data, body.size}};
+    rogue_send(r, "edge.1", answer, 2);
+    cq_buf_free(&body);
+}
+
 static void
 garbage_is_survived(void **state)
 {
-    static const struct cq_view headers[] = {
-        BYTES("\x95\x01\x35\x00\x00\x00"), BYTES("\x95\x01\x36\x00\x00\x00"),
-        BYTES("\x95\x01\x0a\x00\x00\x00"), BYTES("\x95\x01\x02\x00\x00\x00"),
-        BYTES("\x95\x01\x05\x00\x00\x00"), BYTES("\x95\x01\x06\x00\x00\x00"),
-        BYTES("\x95\x01\x07\x00\x00\x00"), BYTES("\x95\x01\x09\x00\x00\x00"),
-        BYTES("\x95\x01\x0b\x00\x00\x00"),
-    };
-    static const struct cq_view bodies[] = {
-        BYTES(""),
-        BYTES("\xc1"),
-        BYTES("\x90"),
-        BYTES("\x91"),
-        BYTES("\x91\x90"),
-        BYTES("\x91\x91\xc0"),
-        BYTES("\x91\x91\x00"),
-        BYTES("\x91\x92\x01\xa1x"),
-        BYTES("\x92\x92\x01\x05\xc1"),
-        BYTES("\xdd\xff\xff\xff\xff"),
-        BYTES("\x91\xdd\xff\xff\xff\xff\x00"),
-        BYTES("\x91\x99\x99\x99\x99\x99\x99\x99\x99\x99\x99"),
-        BYTES("\x81\x01\x02"),
-        BYTES("\x91\x94\x00\xa7"
-              "store.1\xa5"
-              "store\x01"),
-    };
     struct fixture *f = *state;
+    struct node *store = &f->nodes[1];
     struct rogue r = {0};
     rogue_join(&r, f->endpoint);
     assert_true(run_until(f, rogue_is_up, 2000));
     uint64_t garbage = cq_bus_stats.garbage;
-    f->nodes[1].is_mute = true;
+    store->is_mute = true;
     f->wanted = 1;
     assert_int_equal(ask(&f->nodes[0], "store", OP_ASK, 1, 5000), 0);
-    for (size_t h = 0; h < sizeof headers / sizeof headers[0]; h++) {
-        for (size_t b = 0; b < sizeof bodies / sizeof bodies[0]; b++) {
-            struct cq_view frames[] = {headers[h], bodies[b]};
-            rogue_send(&r, "store.1", frames, 2);
-            rogue_send(&r, "edge.1", frames, 2);
-        }
-    }
-    /* An answer by somebody who was not asked, with the right number. */
     assert_true(run_until(f, node1_has_seen, 2000));
-    cq_buf_t body = {0};
-    cq_pack_array(&body, 1);
-    cq_pack_array(&body, 3);
-    cq_pack_uint(&body, f->nodes[0].bus->requests.last_rid);
-    cq_pack_uint(&body, 0);
-    cq_pack_uint(&body, 666);
-    struct cq_view answer[] = {headers[2], {body.data, body.size}};
-    rogue_send(&r, "edge.1", answer, 2);
+    struct cq_bus_from asker = store->last_from;
+    send_garbage(&r);
+    send_false_answer(&r, asker.rid);
     assert_false(run_until(f, node0_has_reply, 200));
     struct cq_bus_ping right = {.incarnation = 2};
-    f->nodes[1].last_from.rid = f->nodes[0].bus->requests.last_rid;
-    (void)snprintf(f->nodes[1].last_from.src, sizeof f->nodes[1].last_from.src, "edge.1");
-    cq_bus_reply(f->nodes[1].bus, &f->nodes[1].last_from, &cq_bus_ping_schema, &right);
+    cq_bus_reply(store->bus, &asker, &cq_bus_ping_schema, &right);
     assert_true(run_until(f, node0_has_reply, 2000));
     assert_int_equal(f->nodes[0].last_value, 2);
     assert_true(cq_bus_stats.garbage > garbage);
     assert_true(cq_bus_has(f->nodes[0].bus, "store.1"));
     assert_true(cq_bus_is_registered(f->nodes[0].bus));
-    cq_buf_free(&body);
     zsock_destroy(&r.sock);
 }
 

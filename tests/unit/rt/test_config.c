@@ -47,13 +47,13 @@ load(const char *line, struct cfg *cfg)
         argv[argc++] = word;
     }
     FILE *f = tmpfile();
-    fflush(stdout);
+    (void)fflush(stdout);
     int old_err = dup(STDERR_FILENO);
     int old_out = dup(STDOUT_FILENO);
     (void)dup2(fileno(f), STDERR_FILENO);
     (void)dup2(fileno(f), STDOUT_FILENO);
     int rc = cq_config_load(items, ITEMS, "program", argc, argv, cfg);
-    fflush(stdout);
+    (void)fflush(stdout);
     (void)dup2(old_err, STDERR_FILENO);
     (void)dup2(old_out, STDOUT_FILENO);
     (void)close(old_err);

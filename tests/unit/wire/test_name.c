@@ -61,34 +61,53 @@ every_byte(void **state)
     }
 }
 
+/* Bytes that a sequence with this first byte has, 0 for none. */
+static size_t
+length_of(uint8_t c)
+{
+    if (c < 0x80) {
+        return 1;
+    }
+    if (c < 0xc0 || c >= 0xf8) {
+        return 0;
+    }
+    return c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+}
+
 /* A decoder written the slow way: the code point, then the rules of RFC 3629. */
+static bool
+slow_sequence_ok(const uint8_t *s, size_t len)
+{
+    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
+    uint32_t c = len == 1 ? s[0] : s[0] & (0x7fu >> len);
+    for (size_t k = 1; k < len; k++) {
+        if ((s[k] & 0xc0) != 0x80) {
+            return false;
+        }
+        c = c << 6 | (s[k] & 0x3fu);
+    }
+    return c >= smallest[len] && c <= 0x10ffff && (c < 0xd800 || c > 0xdfff);
+}
+
 static bool
 slow_utf8(const uint8_t *s, size_t n)
 {
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
     for (size_t i = 0; i < n;) {
-        size_t len = s[i] < 0x80   ? 1
-                     : s[i] < 0xc0 ? 0
-                     : s[i] < 0xe0 ? 2
-                     : s[i] < 0xf0 ? 3
-                     : s[i] < 0xf8 ? 4
-                                   : 0;
-        if (len == 0 || i + len > n) {
-            return false;
-        }
-        uint32_t c = len == 1 ? s[i] : s[i] & (0x7fu >> len);
-        for (size_t k = 1; k < len; k++) {
-            if ((s[i + k] & 0xc0) != 0x80) {
-                return false;
-            }
-            c = c << 6 | (s[i + k] & 0x3fu);
-        }
-        if (c < smallest[len] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff)) {
+        size_t len = length_of(s[i]);
+        if (len == 0 || i + len > n || !slow_sequence_ok(s + i, len)) {
             return false;
         }
         i += len;
     }
     return true;
+}
+
+static void
+compare(const uint8_t *s, size_t n)
+{
+    if (cq_utf8_ok(s, n) != slow_utf8(s, n)) {
+        fail_msg("%02x %02x %02x %02x", s[0], s[1], s[2], n > 3 ? s[3] : 0);
+    }
 }
 
 /* All sequences of up to three bytes, and four-byte ones at the bounds. */
@@ -97,28 +116,18 @@ utf8_table(void **state)
 {
     static const uint8_t edges[] = {0x00, 0x7f, 0x80, 0x8f, 0x90, 0x9f,
                                     0xa0, 0xbf, 0xc0, 0xc2, 0xf4, 0xff};
-    uint8_t s[4];
+    enum {
+        EDGES = sizeof edges
+    };
     (void)state;
     for (uint32_t v = 0; v < 1u << 24; v++) {
-        s[0] = (uint8_t)(v >> 16);
-        s[1] = (uint8_t)(v >> 8);
-        s[2] = (uint8_t)v;
-        if (cq_utf8_ok(s, 3) != slow_utf8(s, 3)) {
-            fail_msg("%02x %02x %02x", s[0], s[1], s[2]);
-        }
+        const uint8_t s[3] = {(uint8_t)(v >> 16), (uint8_t)(v >> 8), (uint8_t)v};
+        compare(s, 3);
     }
-    for (int lead = 0xf0; lead <= 0xff; lead++) {
-        for (size_t i = 0; i < sizeof edges; i++) {
-            for (size_t k = 0; k < sizeof edges; k++) {
-                for (size_t m = 0; m < sizeof edges; m++) {
-                    s[0] = (uint8_t)lead;
-                    s[1] = edges[i];
-                    s[2] = edges[k];
-                    s[3] = edges[m];
-                    assert_int_equal(cq_utf8_ok(s, 4), slow_utf8(s, 4));
-                }
-            }
-        }
+    for (uint32_t v = 0; v < 16 * EDGES * EDGES * EDGES; v++) {
+        const uint8_t s[4] = {(uint8_t)(0xf0 + v % 16), edges[v / 16 % EDGES],
+                              edges[v / 16 / EDGES % EDGES], edges[v / 16 / EDGES / EDGES]};
+        compare(s, 4);
     }
     assert_true(cq_utf8_ok("", 0));
 }

@@ -88,7 +88,6 @@ every_message(void **state)
 {
     size_t count = 0;
     (void)state;
-    srand(7);
     const struct cq_schema *const *all = cq_schema_all(&count);
     assert_true(count > 50);
     for (size_t i = 0; i < count; i++) {
@@ -128,33 +127,40 @@ more_and_fewer_fields(void **state)
     }
 }
 
+/* Writes a random message whose field number `bad` is a float, and reads it. */
+static int
+read_with_float(const struct cq_schema *s, size_t bad)
+{
+    static const uint8_t number[] = {0xca, 0, 0, 0, 0};
+    union message in;
+    union message out;
+    cq_buf_t b = {0};
+    random_message(s, &pool, in.bytes);
+    for (size_t k = 0; k < s->field_count; k++) {
+        const struct cq_schema one = {s->name, &s->fields[k], 1, s->struct_size};
+        if (k == bad) {
+            cq_buf_append(&b, number, sizeof number);
+        } else {
+            cq_schema_write(&one, &b, in.bytes);
+        }
+    }
+    cq_reader_t r = cq_reader(b.data, b.size);
+    int rc = cq_schema_read(s, &r, s->field_count, out.bytes);
+    cq_buf_free(&b);
+    return rc;
+}
+
 /* Each field in turn is a float, which none may be (ANY takes everything). */
 static void
 wrong_types(void **state)
 {
-    static const uint8_t number[] = {0xca, 0, 0, 0, 0};
     size_t count = 0;
     (void)state;
     const struct cq_schema *const *all = cq_schema_all(&count);
     for (size_t i = 0; i < count; i++) {
-        const struct cq_schema *s = all[i];
-        for (size_t bad = 0; bad < s->field_count; bad++) {
-            union message in;
-            union message out;
-            cq_buf_t b = {0};
-            random_message(s, &pool, in.bytes);
-            for (size_t k = 0; k < s->field_count; k++) {
-                const struct cq_schema one = {s->name, &s->fields[k], 1, s->struct_size};
-                if (k == bad) {
-                    cq_buf_append(&b, number, sizeof number);
-                } else {
-                    cq_schema_write(&one, &b, in.bytes);
-                }
-            }
-            cq_reader_t r = cq_reader(b.data, b.size);
-            int rc = cq_schema_read(s, &r, s->field_count, out.bytes);
-            assert_int_equal(rc, s->fields[bad].type == CQ_FIELD_ANY ? 0 : -CQ_E_BAD_ARG);
-            cq_buf_free(&b);
+        for (size_t bad = 0; bad < all[i]->field_count; bad++) {
+            bool is_any = all[i]->fields[bad].type == CQ_FIELD_ANY;
+            assert_int_equal(read_with_float(all[i], bad), is_any ? 0 : -CQ_E_BAD_ARG);
         }
     }
 }
