@@ -37,9 +37,13 @@ struct node {
     struct presence_link queue;
 };
 
+struct place {
+    struct node *node;
+};
+
 struct presence_watch {
     presence_map_t nodes;
-    struct node **table; /* by index */
+    struct place *table; /* by index */
     uint32_t *free;      /* indices not used, those under table_room */
     uint32_t table_room, free_count;
     size_t links;
@@ -100,7 +104,7 @@ add_to_table(presence_watch_t *w, struct node *node)
         w->table_room = room;
     }
     node->index = w->free[--w->free_count];
-    w->table[node->index] = node;
+    w->table[node->index].node = node;
 }
 
 static struct node *
@@ -134,7 +138,7 @@ remove_in(presence_watch_t *w, struct node *node, uint32_t i)
     struct half_link moved = node->in[--node->in_count];
     if (i != node->in_count) {
         node->in[i] = moved;
-        w->table[moved.peer]->out[moved.back].back = i;
+        w->table[moved.peer].node->out[moved.back].back = i;
     }
     if (node->in_count == 0) {
         free(node->in);
@@ -147,7 +151,7 @@ static void
 cut_links(presence_watch_t *w, struct node *node)
 {
     for (uint32_t i = 0; i < node->out_count; i++) {
-        struct node *peer = w->table[node->out[i].peer];
+        struct node *peer = w->table[node->out[i].peer].node;
         remove_in(w, peer, node->out[i].back);
         if (peer != node) {
             drop_if_idle(w, peer);
@@ -323,7 +327,7 @@ presence_watch_sees(const presence_watch_t *w,
     uint32_t high = node ? node->out_count : 0;
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        int order = cq_id_cmp(&w->table[node->out[middle].peer]->id, watched);
+        int order = cq_id_cmp(&w->table[node->out[middle].peer].node->id, watched);
         if (order == 0) {
             return true;
         }
@@ -351,7 +355,7 @@ presence_watch_each(const presence_watch_t *w,
 {
     const struct node *node = presence_map_find(&w->nodes, watcher);
     for (uint32_t i = 0; node && i < node->out_count; i++) {
-        fn(ctx, &w->table[node->out[i].peer]->id);
+        fn(ctx, &w->table[node->out[i].peer].node->id);
     }
 }
 
@@ -363,7 +367,7 @@ presence_watch_each_watcher(const presence_watch_t *w,
 {
     const struct node *node = presence_map_find(&w->nodes, watched);
     for (uint32_t i = 0; node && i < node->in_count; i++) {
-        fn(ctx, &w->table[node->in[i].peer]->id);
+        fn(ctx, &w->table[node->in[i].peer].node->id);
     }
 }
 
