@@ -227,7 +227,9 @@ answer_sync(struct sync *s, bool reset)
 {
     cq_buf_t rows = {0};
     size_t i = 0;
-    qsort(s->chats, s->count, sizeof *s->chats, compare_changed);
+    if (s->count) {
+        qsort(s->chats, s->count, sizeof *s->chats, compare_changed);
+    }
     while (!s->rc && i < s->count && i < SYNC_CHATS_MAX && rows.size < ANSWER_BYTES_MAX) {
         write_sync_chat(s, &rows, &s->chats[i++]);
     }

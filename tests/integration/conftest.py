@@ -28,8 +28,10 @@ def healthy(request):
         return
     s = request.getfixturevalue("system")
     yield
-    s.check_logs()
-    s.heal()
+    try:
+        s.check_logs()
+    finally:
+        s.heal()
 
 
 @pytest.fixture

@@ -128,22 +128,18 @@ def test_wrong_fields_before_login(link, op, fields):
 CHAT = b"c" * 16
 WRONG_USER = [
     ("SYNC",), ("SYNC", b"short", 0), ("SYNC", None, -1), ("SYNC", None, "0"), ("SYNC", None, 1.5), ("CHATS", 3),
-    ("KEYS", None), ("KEYS", [1]), ("KEYS", [[CHAT]]), ("KEYS", [[b"", 1]]), ("KEYS", [[CHAT, 1]] * 4097),
+    ("KEYS", None), ("KEYS", [1]), ("KEYS", [[CHAT]]), ("KEYS", [[b"", 1]]),
     ("SEND", CHAT), ("SEND", CHAT, 1, 0, 1, b"n" * 23, b"c" * 40), ("SEND", "text", 1, 0, 1, b"n" * 24, b"c" * 40),
     ("SEND", CHAT, 2**63, 0, 1, b"n" * 24, b"c" * 40), ("SEND", CHAT, 1, 0, 2**32, b"n" * 24, b"c" * 40),
     ("HISTORY", CHAT), ("HISTORY", None, 1, 2), ("ACK",), ("ACK", 5), ("ACK", [[CHAT, 1]]), ("ACK", [5]),
     ("ACK", [[CHAT, 0, 0]] * 257), ("TYPING", CHAT), ("TYPING", CHAT, 1), ("ADD",), ("ADD", 5), ("ADD", b"abc"),
     ("ADD", "x" * 65), ("ADD", "a\0c"), ("PRESENCE",), ("PRESENCE", [b"short"]), ("PRESENCE", [None]),
-    ("PRESENCE", [CHAT] * 4097), ("REVOKE",), ("REVOKE", b"short"), ("REVOKE", "x" * 16),
+    ("REVOKE",), ("REVOKE", b"short"), ("REVOKE", "x" * 16),
 ]
 
 
 @pytest.mark.parametrize("op, fields", [(w[0], w[1:]) for w in WRONG_USER], ids=range(len(WRONG_USER)))
 def test_wrong_fields_of_a_user(witness, op, fields):
-    # Too many entries for the frame itself are a matter of the frame's size, not of the field.
-    size = len(msgpack.packb([[OPS[op], 2**32 - 1, *fields]]))
-    if size > 65536:
-        pytest.skip("larger than a frame")
     with pytest.raises(Refused, match="BAD_ARG"):
         witness.ask(op, *fields)
 

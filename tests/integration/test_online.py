@@ -6,7 +6,7 @@ import time
 from chasqui import befriend, presence_row
 from system import eventually
 
-SYSTEM = {"edge": ["--heartbeat-interval-ms", "500", "--heartbeat-limit-ms", "2000"]}
+SYSTEM = {"edge": ["--heartbeat-interval-ms", "500", "--heartbeat-limit-ms", "2000"], "presence": ["--grace-ms", "1500"]}
 LONG = 40  # leases, grace periods: much longer than they should take
 
 

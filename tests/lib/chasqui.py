@@ -115,7 +115,9 @@ class Link:
                     code = struct.unpack("!H", frame.data[:2])[0] if len(frame.data) >= 2 else 1005
                     break
                 if frame.opcode == websocket.ABNF.OPCODE_PING:
-                    self.pings += 1
+                    with self.changed:
+                        self.pings += 1
+                        self.changed.notify_all()
                     if self.answer_pings:
                         self._raw(lambda: self.ws.pong(frame.data))
                     continue

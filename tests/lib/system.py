@@ -52,6 +52,7 @@ class Service:
         self.system, self.name, self.command = system, name, [str(c) for c in command]
         self.log = system.dir / "log" / f"{name}.log"
         self.process = None
+        self.checked = 0  # bytes of the log
 
     def start(self):
         assert not self.is_alive(), f"{self.name} runs already"
@@ -199,10 +200,12 @@ class System:
         return redis.Redis(unix_socket_path=str(self.redis_socket))
 
     def check_logs(self):
+        """Fails for what is new in the logs since the last look, so that one report fails one test."""
         for s in self.services.values():
-            found = BAD_IN_LOGS.search(s.log_bytes())
-            assert not found, f"{s.name}'s log:\n" + s.log_bytes()[max(0, found.start() - 500):][:6000].decode(
-                errors="replace")
+            log = s.log_bytes()
+            new, s.checked = log[s.checked:], len(log)
+            found = BAD_IN_LOGS.search(new)
+            assert not found, f"{s.name}'s log:\n" + new[max(0, found.start() - 300):][:6000].decode(errors="replace")
 
     def stop(self, check=True):
         """Ends everything in order and removes the folder; the folder stays when a check fails."""
