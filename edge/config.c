@@ -38,6 +38,12 @@ const struct cq_config_item edge_config_items[] = {
      "unanswered requests of one client (those with long answers count 16)"},
     {"frame-max-bytes", CQ_CONFIG_UINT, AT(frame_max_bytes), "65536", 1024, CQ_FRAME_MAX, "bytes",
      "largest message from a client"},
+    {"queue-total-max-bytes", CQ_CONFIG_UINT, AT(queue_total_max_bytes), "1073741824", 1048576,
+     1099511627776, "bytes", "output waiting for all clients; beyond it each may have 4 KiB"},
+    {"input-total-max-bytes", CQ_CONFIG_UINT, AT(input_total_max_bytes), "268435456", 1048576,
+     1099511627776, "bytes", "parts of messages and operations held back, of all clients"},
+    {"seen-interval-ms", CQ_CONFIG_UINT, AT(seen_interval_ms), "60000", 100, 3600000, "ms",
+     "how often presence is told who was heard from"},
 #define EDGE_RATE(name, key, rate_per_s, at_once, doc) \
     {"limit-" key "-per-s",                            \
      CQ_CONFIG_UINT,                                   \
@@ -66,7 +72,7 @@ const size_t edge_config_count = sizeof edge_config_items / sizeof edge_config_i
 static int
 refuse(const char *sentence)
 {
-    fprintf(stderr, "chasqui-edge: %s\n", sentence);
+    (void)fprintf(stderr, "chasqui-edge: %s\n", sentence);
     return -CQ_E_CONFIG;
 }
 

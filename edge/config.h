@@ -24,6 +24,9 @@ struct edge_config {
     uint64_t session_queue_max_bytes;
     uint64_t session_requests_max;
     uint64_t frame_max_bytes;
+    uint64_t queue_total_max_bytes;
+    uint64_t input_total_max_bytes;
+    uint64_t seen_interval_ms;
     struct edge_limit limits[EDGE_RATE_COUNT];
     char *log_level;
 };

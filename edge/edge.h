@@ -111,6 +111,8 @@ void edge_send_push(edge_t *e,
 void edge_send_event(edge_t *e, edge_session_t *s, enum cq_op_policy policy, struct cq_view op);
 /* epoch NULL: unchanged */
 void edge_send_sync_now(edge_t *e, edge_session_t *s, const struct cq_id *epoch);
+/* How many bytes of output may wait for one client now. */
+size_t edge_send_bytes_max(const edge_t *e);
 /* The wire's error for one of ours (positive). */
 int edge_send_wire_err(int err, uint64_t *retry_after_ms);
 

@@ -11,6 +11,8 @@
     X(sessions_ready, GAUGE, "sessions logged in")                                          \
     X(sessions_lagging, GAUGE, "sessions whose pushes are dropped until they drain")        \
     X(sessions_paused, GAUGE, "sessions that are not read from for backpressure")           \
+    X(queued_bytes, GAUGE, "output waiting for clients")                                    \
+    X(input_bytes, GAUGE, "parts of messages and operations held back")                     \
     X(calls_in_flight, GAUGE, "client requests waiting for store or presence")              \
     X(accepted_total, COUNTER, "connections accepted")                                      \
     X(refused_fds_total, COUNTER, "connections refused: file descriptors")                  \

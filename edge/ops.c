@@ -69,8 +69,7 @@ edge_ops_is_served(uint8_t code)
 static bool
 is_full(const edge_t *e, const edge_session_t *s)
 {
-    return s->cost >= e->cfg->session_requests_max ||
-           s->out.bytes >= e->cfg->session_queue_max_bytes;
+    return s->cost >= e->cfg->session_requests_max || s->out.bytes >= edge_send_bytes_max(e);
 }
 
 static bool
@@ -213,12 +212,14 @@ hold(edge_t *e, edge_session_t *s, const cq_reader_t *r, size_t count)
 {
     struct edge_input *in = edge_session_input(s);
     size_t n = (size_t)(r->end - r->p);
-    if (in->held.size - in->held_start + n > HELD_MAX) {
+    if (in->held.size - in->held_start + n > HELD_MAX ||
+        s->memory->input_bytes > e->cfg->input_total_max_bytes) {
         refuse(e, s, EDGE_CLOSE_POLICY);
         return;
     }
     cq_buf_append(&in->held, r->p, n);
     in->held_count += count;
+    edge_session_input_count(s);
     set_paused(e, s, true);
 }
 
@@ -235,13 +236,15 @@ edge_ops_message(edge_t *e, edge_session_t *s, struct cq_view message)
     if (!s->input || !s->input->held_count) {
         left = run_ops(e, s, &r, (size_t)count);
     }
-    if (left < 0) {
+    if (s->state == EDGE_STATE_CLOSING) {
+        return;
+    }
+    bool has_more = left == 0 && r.p != r.end; /* bytes behind the array */
+    if (left < 0 || has_more) {
         refuse(e, s, EDGE_CLOSE_PROTOCOL);
     } else if (left > 0) {
         hold(e, s, &r, (size_t)left);
-    } else if (r.p != r.end && s->state != EDGE_STATE_CLOSING) {
-        refuse(e, s, EDGE_CLOSE_PROTOCOL); /* bytes behind the array */
-    } else if (s->state != EDGE_STATE_CLOSING && is_full(e, s)) {
+    } else if (is_full(e, s)) {
         set_paused(e, s, true);
     }
 }
@@ -269,6 +272,7 @@ edge_ops_resume(edge_t *e, edge_session_t *s)
     if (in && !in->held_count) {
         cq_buf_free(&in->held);
         in->held_start = 0;
+        edge_session_input_count(s);
         if (!in->message.size) {
             edge_session_input_drop(s);
         }

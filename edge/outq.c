@@ -70,6 +70,15 @@ tail_for(struct edge_outq *q, size_t n)
     return q->tail;
 }
 
+static void
+add_bytes(struct edge_outq *q, size_t n)
+{
+    q->bytes += n;
+    if (q->total) {
+        *q->total += n;
+    }
+}
+
 bool
 edge_outq_put(struct edge_outq *q, enum edge_outq_kind kind, struct cq_view op, size_t bytes_max)
 {
@@ -81,7 +90,7 @@ edge_outq_put(struct edge_outq *q, enum edge_outq_kind kind, struct cq_view op, 
     memcpy(c->data + EDGE_OUTQ_HEADROOM + c->size, op.p, op.n);
     c->size += op.n;
     c->op_count++;
-    q->bytes += op.n;
+    add_bytes(q, op.n);
     return true;
 }
 
@@ -134,7 +143,7 @@ edge_outq_pop(struct edge_outq *q)
     if (q->head == q->tail) {
         q->tail_at = &q->head;
     }
-    q->bytes -= c->size;
+    add_bytes(q, 0 - c->size);
     free(c);
 }
 

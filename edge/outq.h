@@ -33,8 +33,9 @@ struct edge_chunk;
 struct edge_outq {
     struct edge_chunk *head, *tail;
     struct edge_chunk *
-        *tail_at; /* where the pointer to the tail is; the queue itself must not move */
-    size_t bytes; /* of operations queued */
+        *tail_at;  /* where the pointer to the tail is; the queue itself must not move */
+    size_t bytes;  /* of operations queued */
+    size_t *total; /* the same of all queues; may be NULL */
     bool is_lagging;
 };
 

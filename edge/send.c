@@ -10,7 +10,8 @@
 enum {
     RETRY_SOON_MS = 1000,
     RETRY_SPACE_MS = 10000,
-    OP_MAX = CQ_PUSH_FRAME_MAX - 8
+    OP_MAX = CQ_PUSH_FRAME_MAX - 8,
+    TIGHT_QUEUE_BYTES = 4096
 };
 
 /* Errors that are not said as they are, and those that come with a time to wait. */
@@ -48,6 +49,13 @@ edge_send_wire_err(int err, uint64_t *retry_after_ms)
     return number;
 }
 
+size_t
+edge_send_bytes_max(const edge_t *e)
+{
+    bool is_tight = e->sessions.memory.queued_bytes >= e->cfg->queue_total_max_bytes;
+    return is_tight ? TIGHT_QUEUE_BYTES : e->cfg->session_queue_max_bytes;
+}
+
 static struct cq_view
 scratch_view(const edge_t *e)
 {
@@ -57,7 +65,7 @@ scratch_view(const edge_t *e)
 static void
 put_answer(edge_t *e, edge_session_t *s, struct cq_view op)
 {
-    (void)edge_outq_put(&s->out, EDGE_OUTQ_ANSWER, op, e->cfg->session_queue_max_bytes);
+    (void)edge_outq_put(&s->out, EDGE_OUTQ_ANSWER, op, edge_send_bytes_max(e));
     edge_session_dirty_add(&e->dirty, s);
 }
 
@@ -128,7 +136,7 @@ edge_send_event(edge_t *e, edge_session_t *s, enum cq_op_policy policy, struct c
     enum edge_outq_kind kind =
         policy == CQ_POLICY_DURABLE ? EDGE_OUTQ_DURABLE : EDGE_OUTQ_EPHEMERAL;
     bool was_lagging = s->out.is_lagging;
-    if (op.n <= OP_MAX && edge_outq_put(&s->out, kind, op, e->cfg->session_queue_max_bytes)) {
+    if (op.n <= OP_MAX && edge_outq_put(&s->out, kind, op, edge_send_bytes_max(e))) {
         e->metrics->pushes_total++;
     } else if (kind == EDGE_OUTQ_DURABLE) {
         e->metrics->pushes_dropped_total++;

@@ -77,11 +77,23 @@ edge_session_table_init(edge_sessions_t *t, uint64_t first_number)
     t->buckets = cq_alloc(BUCKETS_MIN * sizeof(edge_session_t *));
 }
 
+static void
+free_session(edge_session_t *s)
+{
+    edge_session_dirty_remove(s);
+    edge_session_input_drop(s);
+    edge_outq_free(&s->out);
+    free(s);
+}
+
 void
 edge_session_table_free(edge_sessions_t *t)
 {
-    while (t->first) {
-        edge_session_free(t, t->first);
+    edge_session_t *s = t->first;
+    while (s) {
+        edge_session_t *next = s->next;
+        free_session(s);
+        s = next;
     }
     free(t->buckets);
     *t = (edge_sessions_t){0};
@@ -108,6 +120,8 @@ edge_session_new(edge_sessions_t *t, uint64_t now_mono_ms)
     }
     edge_session_t *s = cq_alloc(sizeof *s);
     s->number = t->next_number++;
+    s->memory = &t->memory;
+    s->out.total = &t->memory.queued_bytes;
     s->state_mono_ms = s->heard_mono_ms = s->sent_mono_ms = s->reported_mono_ms = now_mono_ms;
     edge_session_t **b = &t->buckets[bucket_of(t, s->number)];
     s->hash_next = *b;
@@ -158,10 +172,7 @@ void
 edge_session_free(edge_sessions_t *t, edge_session_t *s)
 {
     unlink_session(t, s);
-    edge_session_dirty_remove(s);
-    edge_session_input_drop(s);
-    edge_outq_free(&s->out);
-    free(s);
+    free_session(s);
 }
 
 edge_session_t *
@@ -218,10 +229,21 @@ void
 edge_session_input_drop(edge_session_t *s)
 {
     if (s->input) {
+        s->memory->input_bytes -= s->input->counted;
         cq_buf_free(&s->input->message);
         cq_buf_free(&s->input->held);
         free(s->input);
         s->input = NULL;
+    }
+}
+
+void
+edge_session_input_count(edge_session_t *s)
+{
+    if (s->input) {
+        size_t bytes = s->input->message.room + s->input->held.room;
+        s->memory->input_bytes += bytes - s->input->counted;
+        s->input->counted = bytes;
     }
 }
 

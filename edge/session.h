@@ -34,8 +34,15 @@ enum edge_event {
     EDGE_EVENT_COUNT
 };
 
+/* What all sessions hold together, in bytes. */
+struct edge_memory {
+    size_t queued_bytes; /* output */
+    size_t input_bytes;  /* parts of messages, and operations held back */
+};
+
 /* Input that had to wait; only while there is some. */
 struct edge_input {
+    size_t counted;    /* bytes of it in edge_memory */
     cq_buf_t message;  /* fragments of the message that is coming in */
     cq_buf_t held;     /* operations that wait until the session may go on, one after the other */
     size_t held_start; /* bytes of `held` done */
@@ -50,6 +57,7 @@ typedef struct edge_session {
     struct edge_session *dirty_next,
         **dirty_at; /* those with output of this turn; dirty_at NULL: not one */
     struct edge_input *input;
+    struct edge_memory *memory;
     struct edge_outq out;
     struct cq_id user, device;
     uint64_t generation; /* of its token */
@@ -79,6 +87,7 @@ typedef struct edge_sessions {
     uint64_t next_number;
     edge_session_t *first, *last;
     struct edge_cursor *cursors;
+    struct edge_memory memory; /* the table must not move while it has sessions */
 } edge_sessions_t;
 
 /* first_number: random. */
@@ -114,6 +123,8 @@ edge_session_is_user(const edge_session_t *s)
 /* The session's waiting input, made when it is not there yet; drop frees it. */
 struct edge_input *edge_session_input(edge_session_t *s);
 void edge_session_input_drop(edge_session_t *s);
+/* Brings edge_memory up to date after the input's buffers have changed. */
+void edge_session_input_count(edge_session_t *s);
 
 /* The list of sessions with output of this turn. */
 void edge_session_dirty_add(edge_session_t **list, edge_session_t *s);

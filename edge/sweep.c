@@ -12,7 +12,6 @@ enum {
     SLICES = 8,
     PERIOD_MIN_MS = 16,
     PERIOD_MAX_MS = 2000,
-    SEEN_EVERY_MS = 60000,
     SEEN_BATCH = 4096,
     CLOSE_WAIT_MS = 3000,
 };
@@ -31,7 +30,8 @@ flush_seen(edge_t *e)
 static void
 report_seen(edge_t *e, edge_session_t *s, uint64_t now)
 {
-    if (now - s->reported_mono_ms < SEEN_EVERY_MS || s->heard_mono_ms <= s->reported_mono_ms) {
+    if (now - s->reported_mono_ms < e->cfg->seen_interval_ms ||
+        s->heard_mono_ms <= s->reported_mono_ms) {
         return;
     }
     s->reported_mono_ms = now;
@@ -129,6 +129,8 @@ edge_sweep_on_timer(void *ctx)
         visit(e, s, now);
     }
     flush_seen(e);
+    e->metrics->queued_bytes = e->sessions.memory.queued_bytes;
+    e->metrics->input_bytes = e->sessions.memory.input_bytes;
 }
 
 void
@@ -136,6 +138,7 @@ edge_sweep_start(edge_t *e)
 {
     uint64_t shortest = e->cfg->heartbeat_interval_ms;
     shortest = e->cfg->auth_timeout_ms < shortest ? e->cfg->auth_timeout_ms : shortest;
+    shortest = e->cfg->seen_interval_ms < shortest ? e->cfg->seen_interval_ms : shortest;
     uint64_t period = shortest / 5;
     period = period < PERIOD_MIN_MS ? PERIOD_MIN_MS : period;
     e->sweep_period_ms = period > PERIOD_MAX_MS ? PERIOD_MAX_MS : period;

@@ -200,6 +200,7 @@ take_message(edge_t *e, edge_session_t *s)
 {
     cq_buf_t message = s->input->message;
     s->input->message = (cq_buf_t){0};
+    edge_session_input_count(s);
     e->metrics->frames_in_total++;
     edge_ops_message(e, s, (struct cq_view){message.data, message.size});
     cq_buf_free(&message);
@@ -235,6 +236,11 @@ on_receive(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
         return 0;
     }
     cq_buf_append(&edge_session_input(s)->message, in, n);
+    edge_session_input_count(s);
+    if (s->memory->input_bytes > e->cfg->input_total_max_bytes) {
+        refuse(e, s, EDGE_CLOSE_POLICY);
+        return 0;
+    }
     if (is_whole) {
         take_message(e, s);
     }

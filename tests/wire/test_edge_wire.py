@@ -543,6 +543,49 @@ def test_heartbeats(world):
     dead.close()
 
 
+def test_seen(world):
+    """Presence hears who was heard from, in batches, and nothing of who was not."""
+    e = world.edge(seen_interval_ms=300, heartbeat_interval_ms=5000, heartbeat_limit_ms=10000)
+    talks, silent = person(e.port, "talks"), person(e.port, "silent")
+    number = [k for k, v in world.stand.ups.items() if v[1] == talks.device][0]
+    for _ in range(20):
+        assert talks.ask(PING)[0] == 0
+        time.sleep(0.05)
+    until(lambda: len([s for s in world.stand.seens if number in s[1]]) >= 2, "SEEN")
+    quiet = [k for k, v in world.stand.ups.items() if v[1] == silent.device][0]
+    assert not [s for s in world.stand.seens if quiet in s[1]]
+    assert len(world.stand.seens) <= 5
+    talks.close()
+    silent.close()
+
+
+def test_memory_of_all_together_is_bounded(world):
+    """Many that send half messages, and many that do not read: the sum has a bound, others go on."""
+    e = world.edge(input_total_max_bytes=1048576, queue_total_max_bytes=1048576, limit_query_per_s=0)
+    halves = [Raw(e.port) for _ in range(40)]
+    for c in halves:
+        c.send_raw(c.frame(b"\x91" + b"\xc0" * 60000, fin=False))
+    codes = [c.closed() for c in halves[-5:]]
+    assert 1008 in codes
+    for c in halves:
+        c.close()
+    world.stand.on_call = lambda *a: [0, 5, False, [b"y" * 200000]]
+    deaf = [person(e.port, f"p{i}", rcvbuf=4096) for i in range(12)]
+    for c in deaf:
+        c.send(*[[HISTORY, i, b"c" * 16, 1, 2] for i in range(1, 51)])
+    other = person(e.port, "bob")
+    assert other.ask(PING)[0] == 0
+    until(lambda: len(world.stand.calls) >= 12, "calls")
+    time.sleep(0.5)
+    assert len(world.stand.calls) < 12 * 50 / 2
+    for c in deaf:
+        for i in range(1, 51):
+            assert c.answer(i)[0] == OK
+        c.close()
+    assert other.ask(PING)[0] == 0
+    other.close()
+
+
 def test_paused_sessions_are_not_judged(world):
     e = world.edge(heartbeat_interval_ms=200, heartbeat_limit_ms=600, session_requests_max=1)
     world.stand.on_call = lambda *a: None
