@@ -17,6 +17,7 @@
 
 enum {
     CQ_BUS_BATCH_BYTES = 1048576, /* an envelope is closed at this size */
+    CQ_BUS_BODY_HEADER = 5,       /* of an array of fixed width */
     CQ_BUS_BUCKETS = 16384,       /* of the table of requests */
     CQ_BUS_ENVELOPES_PER_TURN = 64,
     CQ_BUS_PEERS_MAX = 4096,

@@ -14,8 +14,7 @@
 #include "common/rt/log.h"
 
 enum {
-    BODY_START = 512,
-    BODY_HEADER = 5, /* of an array of fixed width */
+    BODY_START = 512
 };
 
 static void
@@ -98,7 +97,7 @@ refuse_item(cq_bus_t *bus, struct cq_bus_batch *batch, size_t size_before)
 bool
 cq_bus_out_done(cq_bus_t *bus, struct cq_bus_batch *batch, size_t size_before)
 {
-    if (batch->body.size - size_before + BODY_HEADER > CQ_ENVELOPE_MAX) {
+    if (batch->body.size - size_before + CQ_BUS_BODY_HEADER > CQ_ENVELOPE_MAX) {
         return refuse_item(bus, batch, size_before);
     }
     if (batch->body.size > CQ_ENVELOPE_MAX) {

@@ -153,6 +153,9 @@ cq_bus_request(cq_bus_t *bus,
     cq_pack_array(item, 1 + s->field_count);
     cq_pack_uint(item, rid);
     cq_schema_write(s, item, in);
+    if (item->size + CQ_BUS_BODY_HEADER > CQ_ENVELOPE_MAX) {
+        return -CQ_E_TOO_BIG;
+    }
     struct cq_bus_request *r = cq_alloc(sizeof *r + item->size);
     uint64_t now = cq_now_mono_ms();
     r->rid = rid;

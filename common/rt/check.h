@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Assertions about what *we* guarantee. Always on, never reachable from bytes of a peer or of the disk.
+ * Assertions about what *we* guarantee. Always on, never reachable from bytes of a peer or of the
+ * disk.
  */
 #ifndef CQ_RT_CHECK_H
 #define CQ_RT_CHECK_H
@@ -7,15 +8,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define CQ_ASSERT(e)                                                                               \
-    do {                                                                                           \
-        if (!(e)) {                                                                                \
-            (void)fprintf(stderr, "%s:%d: assertion failed: %s\n", __FILE__, __LINE__, #e);        \
-            abort();                                                                               \
-        }                                                                                          \
+#define CQ_ASSERT(e)                                                                        \
+    do {                                                                                    \
+        if (!(e)) {                                                                         \
+            (void)fprintf(stderr, "%s:%d: assertion failed: %s\n", __FILE__, __LINE__, #e); \
+            abort();                                                                        \
+        }                                                                                   \
     } while (0)
 
-/* Allocation of our own small objects: zeroed, aborts when memory is gone. Sizes from a peer are bounded before. */
+/* Allocation of our own small objects: zeroed, aborts when memory is gone. Sizes from a peer are
+ * bounded before. */
 static inline void *
 cq_alloc(size_t n)
 {

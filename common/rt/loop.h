@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MPL-2.0
- * The event loop of a process: libuv, plus what every part needs around it: turns, timers, ZeroMQ sockets, signals.
- * All functions: loop thread only.
+ * The event loop of a process: libuv, plus what every part needs around it: turns, timers, ZeroMQ
+ * sockets, signals. All functions: loop thread only.
  *
- * A turn is one iteration: input is handled (bounded), then the turn hooks run in the order they were added, then the loop
- * sleeps. "One envelope carries many" rests on this: handlers only queue, hooks send.
+ * A turn is one iteration: input is handled (bounded), then the turn hooks run in the order they
+ * were added, then the loop sleeps. "One envelope carries many" rests on this: handlers only queue,
+ * hooks send.
  */
 #ifndef CQ_RT_LOOP_H
 #define CQ_RT_LOOP_H
@@ -24,7 +25,8 @@ void cq_loop_destroy(cq_loop_t **loop);
 /* Runs until cq_loop_stop(). */
 void cq_loop_run(cq_loop_t *loop);
 void cq_loop_stop(cq_loop_t *loop);
-/* SIGINT and SIGTERM call fn (once each signal); without this they stop the loop. SIGPIPE is ignored by cq_loop_new. */
+/* SIGINT and SIGTERM call fn (once each signal); without this they stop the loop. SIGPIPE is
+ * ignored by cq_loop_new. */
 void cq_loop_on_signal(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* fn runs at the end of every turn. At most 8 hooks. */
 void cq_loop_on_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
@@ -35,13 +37,15 @@ void cq_loop_off_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* The uv_loop_t, for libraries that want it (libwebsockets, hiredis). */
 struct uv_loop_s *cq_loop_uv(cq_loop_t *loop);
 
-/* A timer: start(first_ms, repeat_ms); repeat_ms 0 is once. start on a running timer restarts it. */
+/* A timer: start(first_ms, repeat_ms); repeat_ms 0 is once. start on a running timer restarts it.
+ */
 cq_timer_t *cq_timer_new(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 void cq_timer_start(cq_timer_t *t, uint64_t first_ms, uint64_t repeat_ms);
 void cq_timer_stop(cq_timer_t *t);
 void cq_timer_destroy(cq_timer_t **t);
 
-/* Watches a ZeroMQ socket (raw `void *` handle) for input. ZMQ_FD is edge-triggered: fn is called until it has drained. At most 32. */
+/* Watches a ZeroMQ socket (raw `void *` handle) for input. ZMQ_FD is edge-triggered: fn is called
+ * until it has drained. At most 32. */
 cq_zwatch_t *cq_zwatch_new(cq_loop_t *loop, void *zmq_socket, cq_zwatch_fn *fn, void *ctx);
 /* Pauses or resumes reading (backpressure). */
 void cq_zwatch_pause(cq_zwatch_t *w, bool paused);

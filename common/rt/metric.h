@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Counters and gauges of a process, one table each part: name, description, type, unit. Plain integers, written by one thread.
- * A bus endpoint answers METRICS with all registered tables as Prometheus text.
+ * Counters and gauges of a process, one table each part: name, description, type, unit. Plain
+ * integers, written by one thread. A bus endpoint answers METRICS with all registered tables as
+ * Prometheus text.
  */
 #ifndef CQ_RT_METRIC_H
 #define CQ_RT_METRIC_H
@@ -10,7 +11,10 @@
 
 #include "common/wire/buf.h"
 
-enum cq_metric_type { CQ_METRIC_COUNTER, CQ_METRIC_GAUGE };
+enum cq_metric_type {
+    CQ_METRIC_COUNTER,
+    CQ_METRIC_GAUGE
+};
 
 struct cq_metric {
     const char *name; /* "chasqui_edge_frames_total" */

@@ -9,7 +9,8 @@
 
 #include "common/wire/id.h"
 
-/* sodium_init, and no core dumps with secrets in them (PR_SET_DUMPABLE 0, RLIMIT_CORE 0). Aborts on failure. Call first in main. */
+/* sodium_init, and no core dumps with secrets in them (PR_SET_DUMPABLE 0, RLIMIT_CORE 0). Aborts on
+ * failure. Call first in main. */
 void cq_secure_start(void);
 void cq_random(void *out, size_t n);
 uint64_t cq_random_u64(void);

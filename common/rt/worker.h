@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Worker actors: CZMQ actors (threads) that run jobs for a loop: the store's committer, vault and readers.
+ * Worker actors: CZMQ actors (threads) that run jobs for a loop: the store's committer, vault and
+ * readers.
  *
- * Jobs cross over inproc PUSH/PULL sockets as owned pointers; the actor's pipe carries control only. With one thread jobs run
- * in the order they were submitted, and their done calls come in that order.
+ * Jobs cross over inproc PUSH/PULL sockets as owned pointers; the actor's pipe carries control
+ * only. With one thread jobs run in the order they were submitted, and their done calls come in
+ * that order.
  */
 #ifndef CQ_RT_WORKER_H
 #define CQ_RT_WORKER_H
@@ -13,8 +15,8 @@
 #include "common/wire/err.h"
 
 typedef struct cq_worker cq_worker_t;
-/* run: on a worker thread, may block. done: on the loop thread, takes the job back. ctx is cfg.ctx: run may only touch what no
- * other thread does. */
+/* run: on a worker thread, may block. done: on the loop thread, takes the job back. ctx is cfg.ctx:
+ * run may only touch what no other thread does. */
 typedef void cq_worker_run_fn(void *ctx, void *job);
 typedef void cq_worker_done_fn(void *ctx, void *job);
 
@@ -29,7 +31,8 @@ struct cq_worker_cfg {
 
 /* NULL if threads cannot be started (logged). */
 cq_worker_t *cq_worker_new(cq_loop_t *loop, const struct cq_worker_cfg *cfg);
-/* Takes *job (NULL afterwards) and returns 0; -CQ_E_BUSY if queue_max are under way: the job stays the caller's. */
+/* Takes *job (NULL afterwards) and returns 0; -CQ_E_BUSY if queue_max are under way: the job stays
+ * the caller's. */
 int cq_worker_submit(cq_worker_t *w, void **job) CQ_MUST_CHECK;
 unsigned cq_worker_pending(const cq_worker_t *w);
 /* Waits for the jobs under way, calls done for each, joins the threads. */

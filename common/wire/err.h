@@ -6,7 +6,7 @@
 
 enum cq_err {
     CQ_OK = 0,
-#define CQ_ERR(name, number, text) CQ_E_##name = number,
+#define CQ_ERR(name, number, text) CQ_E_##name = (number),
 #include "common/wire/err.def"
 #undef CQ_ERR
 };

@@ -131,7 +131,8 @@ cq_frame_next(cq_reader_t *r, struct cq_frame_op *op)
     cq_reader_t in = cq_reader_of(op->raw);
     size_t n = cq_read_array(&in, 1, UINT32_MAX);
     uint64_t code = cq_read_uint(&in, UINT64_MAX);
-    op->code = code <= UINT8_MAX ? (uint8_t)code : 0; /* no code is larger, and 0 is none: unknown */
+    op->code =
+        code <= UINT8_MAX ? (uint8_t)code : 0; /* no code is larger, and 0 is none: unknown */
     if (r->err || in.err) {
         return -CQ_E_BAD_FRAME;
     }

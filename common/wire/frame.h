@@ -27,8 +27,8 @@ enum cq_relation {
 };
 
 enum cq_op_code {
-#define CQ_REQUEST(name, code, served, state, fields, answer, doc) CQ_OP_##name = code,
-#define CQ_PUSH(name, code, policy, fields, doc)                   CQ_OP_##name = code,
+#define CQ_REQUEST(name, code, served, state, fields, answer, doc) CQ_OP_##name = (code),
+#define CQ_PUSH(name, code, policy, fields, doc)                   CQ_OP_##name = (code),
 #include "common/wire/ops.def"
 #undef CQ_REQUEST
 #undef CQ_PUSH
@@ -70,7 +70,7 @@ const struct cq_op *cq_op_all(size_t *count);
 const struct cq_schema *const *cq_schema_all(size_t *count);
 
 enum cq_bus_op_code {
-#define CQ_BUS_OP(name, code, from, to, fields, answer, doc) CQ_BUS_##name = code,
+#define CQ_BUS_OP(name, code, from, to, fields, answer, doc) CQ_BUS_##name = (code),
 #include "common/wire/bus_ops.def"
 #undef CQ_BUS_OP
 };

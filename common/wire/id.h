@@ -63,11 +63,11 @@ static inline char *
 cq_id_hex(const struct cq_id *a, char out[CQ_ID_HEX_SIZE])
 {
     static const char digits[] = "0123456789abcdef";
-    for (int i = 0; i < CQ_ID_SIZE; i++) {
+    for (size_t i = 0; i < CQ_ID_SIZE; i++) {
         out[2 * i] = digits[a->b[i] >> 4];
         out[2 * i + 1] = digits[a->b[i] & 15];
     }
-    out[2 * CQ_ID_SIZE] = '\0';
+    out[CQ_ID_HEX_SIZE - 1] = '\0';
     return out;
 }
 

@@ -18,8 +18,7 @@ enum {
     FUZZ_UTF8
 };
 
-/* libFuzzer's name for it. */
-int LLVMFuzzerTestOneInput(const uint8_t *data,
-                           size_t n); /* NOLINT(readability-identifier-naming) */
+/* libFuzzer's name for it. NOLINTNEXTLINE(readability-identifier-naming) */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
 #endif

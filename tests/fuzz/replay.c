@@ -21,13 +21,13 @@ replay_file(const char *path)
     FILE *f = fopen(path, "re");
     if (!f || fstat(fileno(f), &st) != 0) {
         (void)fprintf(stderr, "replay: cannot read %s\n", path);
-        exit(EXIT_FAILURE);
+        exit(EXIT_FAILURE); /* NOLINT(concurrency-mt-unsafe) one thread */
     }
     size_t n = (size_t)st.st_size;
     uint8_t *data = malloc(n ? n : 1);
     if (!data || fread(data, 1, n, f) != n) {
         (void)fprintf(stderr, "replay: cannot read %s\n", path);
-        exit(EXIT_FAILURE);
+        exit(EXIT_FAILURE); /* NOLINT(concurrency-mt-unsafe) one thread */
     }
     (void)fclose(f);
     (void)LLVMFuzzerTestOneInput(data, n);
@@ -45,7 +45,7 @@ replay_folder(const char *path)
         return replay_file(path);
     }
     struct dirent *entry;
-    while ((entry = readdir(folder))) {
+    while ((entry = readdir(folder))) { /* NOLINT(concurrency-mt-unsafe) one thread */
         if (entry->d_name[0] != '.') {
             (void)snprintf(name, sizeof name, "%s/%s", path, entry->d_name);
             count += replay_file(name);

@@ -31,7 +31,7 @@ save(const char *kind, const char *name, int number, cq_buf_t *b)
     FILE *f = fopen(path, "we");
     if (!f || fwrite(b->data, 1, b->size, f) != b->size || fclose(f) != 0) {
         (void)fprintf(stderr, "seed_wire: cannot write %s\n", path);
-        exit(EXIT_FAILURE);
+        exit(EXIT_FAILURE); /* NOLINT(concurrency-mt-unsafe) one thread */
     }
     cq_buf_clear(b);
 }

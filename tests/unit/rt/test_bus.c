@@ -164,6 +164,20 @@ big_items_fit_or_are_refused(void **state)
 }
 
 static void
+big_requests_are_refused(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t *bytes = calloc(1, CQ_ENVELOPE_MAX);
+    struct cq_metrics m = {.text = {bytes, CQ_ENVELOPE_MAX}};
+    struct cq_bus_wait wait = {1000, on_reply, &f->nodes[0]};
+    assert_int_equal(
+        cq_bus_request(f->nodes[0].bus, "store", OP_ASK, &cq_metrics_schema, &m, &wait),
+        -CQ_E_TOO_BIG);
+    assert_int_equal(cq_bus_stats.in_flight, 0);
+    free(bytes);
+}
+
+static void
 roles_are_checked(void **state)
 {
     struct fixture *f = *state;
@@ -277,6 +291,7 @@ main(void)
         TEST(order_per_destination),
         TEST(big_turns_are_split),
         TEST(big_items_fit_or_are_refused),
+        TEST(big_requests_are_refused),
         TEST(roles_are_checked),
         TEST(unknown_operations_are_refused),
         TEST(metrics_are_answered),
