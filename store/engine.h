@@ -23,15 +23,16 @@
 #include "common/wire/read.h"
 
 /* Name in LMDB, and what a row is. Keys are given behind; P is the partition's two bytes. */
-#define STORE_TABLES(X)                                                                 \
-    X(META, "meta")           /* text key → value of its owner */                     \
-    X(NAME, "name")           /* P of the name's hash, name → user id (16 bytes) */   \
-    X(ACCOUNT, "account")     /* P user → account row */                              \
-    X(DEVICE, "device")       /* P user device → device row */                        \
-    X(USER, "user")           /* P user peer → friend row: the founding User table */ \
-    X(INDEX, "index")         /* P chat seq(8, big-endian) → log position */          \
-    X(CHAT, "chat")           /* P chat → chat row */                                 \
-    X(UNREAD, "unread_audit") /* P chat user → first unread, count, last time */      \
+#define STORE_TABLES(X)                                                                           \
+    X(META, "meta")       /* text key → value of its owner */                                   \
+    X(NAME, "name")       /* P of the name's hash, name → user id (16 bytes) */                 \
+    X(ACCOUNT, "account") /* P user → account row */                                            \
+    X(DEVICE, "device")   /* P user device → device row */                                      \
+    X(OWNER, "owner")     /* P device → its user (16 bytes): a device belongs to one account */ \
+    X(USER, "user")       /* P user peer → friend row: the founding User table */               \
+    X(INDEX, "index")     /* P chat seq(8, big-endian) → log position */                        \
+    X(CHAT, "chat")       /* P chat → chat row */                                               \
+    X(UNREAD, "unread_audit") /* P chat user → first unread, count, last time */                \
     X(READ, "read_audit")     /* P chat sender → read up to, when */
 
 enum store_table {

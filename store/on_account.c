@@ -97,13 +97,40 @@ put_account(struct store_auth *a)
     sodium_memzero(&account, sizeof account);
 }
 
-/* The rows may have changed while the vault worked: a name can be taken only once. */
+/* Device ids key deduplication and cursors, so no two accounts may share one. 0 if it is free or
+ * this user's. */
+static int
+check_owner(struct store_auth *a)
+{
+    struct store_key key = store_key_of(&a->device_id);
+    struct cq_view row;
+    int rc = store_core_row(a->core, STORE_TABLE_OWNER, &key, &row);
+    if (rc == -CQ_E_NOT_FOUND) {
+        return 0;
+    }
+    bool is_own = !rc && row.n == CQ_ID_SIZE && memcmp(row.p, a->user.b, CQ_ID_SIZE) == 0;
+    return rc ? rc : is_own ? 0 : -CQ_E_BAD_DEVICE;
+}
+
+static void
+put_device(struct store_auth *a)
+{
+    struct store_key key = store_key_of(&a->device_id);
+    store_device_put(a->core, &a->user, &a->device_id, &a->device);
+    store_core_put(a->core, STORE_TABLE_OWNER, &key, (struct cq_view){a->user.b, CQ_ID_SIZE});
+}
+
+/* The rows may have changed while the vault worked: a name, and a device id, can be taken only
+ * once. */
 static int
 store_rows(struct store_auth *a)
 {
     struct cq_id taken;
     struct cq_view name = {(const uint8_t *)a->name, strlen(a->name)};
     int rc = a->is_new || a->device_changed ? store_core_writable(a->core) : 0;
+    if (!rc && a->device_changed) {
+        rc = check_owner(a);
+    }
     if (!rc && a->is_new) {
         rc = store_name_find(a->core, name, &taken);
         rc = rc == -CQ_E_NOT_FOUND ? 0 : rc ? rc : -CQ_E_NAME_TAKEN;
@@ -115,7 +142,7 @@ store_rows(struct store_auth *a)
         put_account(a);
     }
     if (a->device_changed) {
-        store_device_put(a->core, &a->user, &a->device_id, &a->device);
+        put_device(a);
     }
     return 0;
 }
