@@ -88,7 +88,7 @@ int cq_db_chat_all(cq_db_t *db, struct cq_chat **out) CQ_MUST_CHECK;
 /* Chats where held < head, or an ACK is due (held > acked_delivered or my_read > acked_read);
  * gives, as above. */
 int cq_db_chat_behind(cq_db_t *db, struct cq_chat **out) CQ_MUST_CHECK;
-int cq_db_chat_unacked(cq_db_t *db, struct cq_chat **out) CQ_MUST_CHECK;
+int cq_db_chat_unacked(cq_db_t *db, const struct cq_id *device, struct cq_chat **out) CQ_MUST_CHECK;
 /* Takes over what SYNC says about a chat (not its cursors). */
 int cq_db_chat_sync(cq_db_t *db, const struct cq_sync_chat *row) CQ_MUST_CHECK;
 /* Before the rows of a SYNC with reset: everything the server said before is void, held starts from

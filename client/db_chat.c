@@ -84,14 +84,17 @@ cq_db_chat_behind(cq_db_t *db, struct cq_chat **out)
 }
 
 int
-cq_db_chat_unacked(cq_db_t *db, struct cq_chat **out)
+cq_db_chat_unacked(cq_db_t *db, const struct cq_id *device, struct cq_chat **out)
 {
-    return many_chats(db,
-                      cq_db_stmt(db,
-                                 "SELECT " CHAT_COLUMNS " FROM chats"
-                                 " WHERE held > acked_delivered OR my_read > acked_read",
-                                 ""),
-                      out);
+    return many_chats(
+        db,
+        cq_db_stmt(db,
+                   "SELECT " CHAT_COLUMNS " FROM chats WHERE my_read > acked_read"
+                   " OR held >= acked_delivered + 256 OR (held > acked_delivered AND EXISTS"
+                   " (SELECT 1 FROM messages m WHERE m.chat = chats.chat AND m.lost = 0"
+                   " AND m.seq > acked_delivered AND m.seq <= held AND m.device <> ?))",
+                   "d", device),
+        out);
 }
 
 int

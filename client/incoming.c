@@ -274,9 +274,8 @@ on_goaway(cq_session_t *s, cq_reader_t *fields, size_t count)
     if (g.edges.count) {
         first = cq_read_str(&r, 0, CQ_URL_MAX);
     }
-    uint64_t random = (uint64_t)uv_hrtime() * 2654435761u;
     uint32_t wait =
-        cq_reconnect_wait((uint32_t)g.not_before_ms, (uint32_t)g.jitter_ms, random >> 8);
+        cq_reconnect_wait((uint32_t)g.not_before_ms, (uint32_t)g.jitter_ms, cq_session_random());
     cq_session_fail(s, CQ_CLIENT_E_OFFLINE, "the server closes: going elsewhere");
     cq_reconnect_prefer(&s->reconnect, (const char *)first.p, first.n);
     cq_session_wait(s, wait);

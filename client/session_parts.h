@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0
- * What the session's files share. session.c: thread, connection, login; request.c: frames out and
- * answers; sync.c: keys, state and history; incoming.c: pushes; sending.c: the outbox. All of it
- * runs on the session's thread.
+ * What the session's files share. session.c: thread and connection; login.c; request.c: frames out
+ * and answers; sync.c: keys, state and history; incoming.c: pushes; sending.c: the outbox. All of
+ * it runs on the session's thread.
  */
 #ifndef CLIENT_SESSION_PARTS_H
 #define CLIENT_SESSION_PARTS_H
@@ -152,6 +152,9 @@ void cq_session_fail(cq_session_t *s, int error, const char *why);
 /* Stop for good: error tells the user what to do. */
 void cq_session_give_up(cq_session_t *s, int error, const char *why);
 void cq_session_wait(cq_session_t *s, uint32_t delay_ms);
+/* The attempt that is being waited for comes not before delay_ms from now. */
+void cq_session_wait_longer(cq_session_t *s, uint64_t delay_ms);
+uint64_t cq_session_random(void);
 void cq_session_state(cq_session_t *s, enum cq_client_state state, int error, const char *text);
 void cq_session_warn(cq_session_t *s, int error, const char *text);
 /* ANSWER to a command; takes it. */
@@ -168,6 +171,10 @@ void cq_session_soon(cq_session_t *s, uint64_t delay_ms);
 struct cq_chat_run *cq_session_run(cq_session_t *s, const struct cq_id *chat);
 /* Name of a user for people; hex of the id when unknown. */
 const char *cq_session_name(cq_session_t *s, const struct cq_id *user, char out[CQ_ID_HEX_SIZE]);
+
+/* ---- login.c ---- */
+/* The WebSocket is open. ctx: the session. */
+void cq_session_log_in(void *ctx);
 
 /* ---- request.c ---- */
 /* Is there room for one more request? */

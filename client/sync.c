@@ -353,7 +353,7 @@ cq_session_ack(cq_session_t *s)
         return; /* its answer sets do_ack */
     }
     s->do_ack = false;
-    int count = cq_db_chat_unacked(s->db, &chats);
+    int count = cq_db_chat_unacked(s->db, &s->id.device, &chats);
     cq_buf_t rows = {0};
     s->acked_count = 0;
     for (int i = 0; i < count && s->acked_count < CQ_ACK_MAX; i++) {

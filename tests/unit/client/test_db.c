@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#include <setjmp.h>
+#include <sqlite3.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "client/db.h"
+
+struct fixture {
+    char home[64];
+    cq_db_t *db;
+    struct cq_id chat, me, peer, device;
+};
+
+static int
+set_up(void **state)
+{
+    struct fixture *f = calloc(1, sizeof *f);
+    strcpy(f->home, "/tmp/chasqui-db-XXXXXX");
+    if (!f || !mkdtemp(f->home) || cq_db_open(f->home, &f->db)) {
+        return -1;
+    }
+    memset(f->chat.b, 'c', 16);
+    memset(f->me.b, 'm', 16);
+    memset(f->peer.b, 'p', 16);
+    memset(f->device.b, 'd', 16);
+    struct cq_sync_chat row = {.chat = f->chat,
+                               .peer = f->peer,
+                               .peer_name = {(const uint8_t *)"peer", 4},
+                               .open = true,
+                               .key_version = 1};
+    *state = f;
+    return cq_db_chat_sync(f->db, &row);
+}
+
+static int
+tear_down(void **state)
+{
+    struct fixture *f = *state;
+    char path[128];
+    cq_db_close(&f->db);
+    static const char *const files[] = {"device.db", "device.db-wal", "device.db-shm"};
+    for (int i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", f->home, files[i]);
+        unlink(path);
+    }
+    rmdir(f->home);
+    free(f);
+    return 0;
+}
+
+static int
+put(struct fixture *f, uint64_t seq, uint64_t dseq, const char *text)
+{
+    struct cq_stored m = {.chat = f->chat,
+                          .seq = seq,
+                          .user = f->peer,
+                          .device = f->device,
+                          .dseq = dseq,
+                          .time_unix_ms = 1000 + seq,
+                          .text = text,
+                          .text_size = strlen(text)};
+    return cq_db_message_put(f->db, &m);
+}
+
+static struct cq_chat
+get(struct fixture *f)
+{
+    struct cq_chat c;
+    assert_int_equal(cq_db_chat_get(f->db, &f->chat, &c), 0);
+    return c;
+}
+
+static void
+test_private_files(void **state)
+{
+    struct fixture *f = *state;
+    char path[128];
+    struct stat st;
+    snprintf(path, sizeof path, "%s/device.db", f->home);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
+    assert_int_equal(stat(f->home, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0700);
+}
+
+static void
+test_identity(void **state)
+{
+    struct fixture *f = *state;
+    struct cq_identity a;
+    struct cq_identity b;
+    assert_int_equal(cq_db_identity_load(f->db, &a), 0);
+    assert_false(cq_id_is_none(&a.device));
+    assert_true(cq_id_is_none(&a.user));
+    assert_false(a.has_store_key);
+    strcpy(a.name, "alice");
+    memset(a.token, 7, 100);
+    a.token_size = 100;
+    memset(a.store_key, 9, 32);
+    a.has_store_key = true;
+    a.version = 1234567890123;
+    assert_int_equal(cq_db_identity_save(f->db, &a), 0);
+    cq_db_close(&f->db);
+    assert_int_equal(cq_db_open(f->home, &f->db), 0);
+    assert_int_equal(cq_db_identity_load(f->db, &b), 0);
+    assert_memory_equal(&a, &b, sizeof a);
+}
+
+static void
+test_newer_database_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    char path[128];
+    sqlite3 *sql;
+    snprintf(path, sizeof path, "%s/device.db", f->home);
+    cq_db_close(&f->db);
+    assert_int_equal(sqlite3_open(path, &sql), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(sql, "PRAGMA user_version = 99", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(sql);
+    assert_int_equal(cq_db_open(f->home, &f->db), -CQ_E_NEWER_SCHEMA);
+    assert_null(f->db);
+}
+
+static void
+test_garbage_is_refused(void **state)
+{
+    struct fixture *f = *state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/device.db", f->home);
+    cq_db_close(&f->db);
+    FILE *file = fopen(path, "w");
+    for (int i = 0; i < 5000; i++) {
+        fputs("not a database ", file);
+    }
+    fclose(file);
+    assert_int_equal(cq_db_open(f->home, &f->db), -CQ_E_CORRUPT);
+    assert_int_equal(cq_db_open("/proc/none/home", &f->db), -CQ_E_IO);
+}
+
+static void
+test_held_is_contiguous(void **state)
+{
+    struct fixture *f = *state;
+    assert_int_equal(put(f, 1, 1, "one"), 1);
+    assert_int_equal(put(f, 1, 1, "one"), 0);
+    assert_int_equal(put(f, 3, 3, "three"), 1);
+    assert_int_equal(cq_db_message_advance(f->db, &f->chat), 0);
+    assert_int_equal(get(f).held, 1);
+    assert_int_equal(put(f, 2, 2, "two"), 1);
+    assert_int_equal(cq_db_message_advance(f->db, &f->chat), 0);
+    assert_int_equal(get(f).held, 3);
+    assert_int_equal(get(f).head, 3);
+}
+
+static void
+test_cursors_only_grow(void **state)
+{
+    struct fixture *f = *state;
+    struct cq_cursor c = {f->peer, f->device, 5, 50};
+    uint64_t delivered;
+    uint64_t read;
+    assert_int_equal(cq_db_cursor_put(f->db, &f->chat, &c), 1);
+    assert_int_equal(cq_db_cursor_put(f->db, &f->chat, &c), 0);
+    c.up_to = 4;
+    assert_int_equal(cq_db_cursor_put(f->db, &f->chat, &c), 0);
+    struct cq_cursor r = {.user = f->peer, .up_to = 3};
+    assert_int_equal(cq_db_cursor_put(f->db, &f->chat, &r), 1);
+    assert_int_equal(cq_db_cursor_get(f->db, &f->chat, &f->peer, &delivered, &read), 0);
+    assert_int_equal(delivered, 5);
+    assert_int_equal(read, 3);
+    r.up_to = 9; /* read implies delivered */
+    assert_int_equal(cq_db_cursor_put(f->db, &f->chat, &r), 1);
+    assert_int_equal(cq_db_cursor_get(f->db, &f->chat, &f->peer, &delivered, &read), 0);
+    assert_int_equal(delivered, 9);
+    put(f, 1, 1, "x");
+    assert_int_equal(cq_db_message_advance(f->db, &f->chat), 0);
+    assert_int_equal(cq_db_chat_read(f->db, &f->chat, 100), 0); /* not more than is here */
+    assert_int_equal(get(f).my_read, 1);
+    assert_int_equal(cq_db_chat_read(f->db, &f->chat, 0), 0);
+    assert_int_equal(get(f).my_read, 1);
+}
+
+static void
+test_outbox_numbers(void **state)
+{
+    struct fixture *f = *state;
+    struct cq_out rows[3] = {{0}};
+    for (int i = 0; i < 3; i++) {
+        uint8_t byte = (uint8_t)i;
+        rows[i] = (struct cq_out){.chat = f->chat,
+                                  .ciphertext = &byte,
+                                  .ciphertext_size = 1,
+                                  .text = (char[]){"t"},
+                                  .text_size = 1};
+        assert_int_equal(cq_db_out_next(f->db, &f->chat, &rows[i].dseq, &rows[i].prev), 0);
+        assert_int_equal(rows[i].dseq, i + 1);
+        assert_int_equal(rows[i].prev, i);
+        assert_int_equal(cq_db_out_put(f->db, &rows[i]), 0);
+    }
+    /* the last one is refused for good: its number is never used again, and prev skips it */
+    assert_int_equal(cq_db_out_state(f->db, rows[2].id, CQ_OUT_FAILED, CQ_E_CHAT_CLOSED), 0);
+    uint64_t dseq;
+    uint64_t prev;
+    assert_int_equal(cq_db_out_next(f->db, &f->chat, &dseq, &prev), 0);
+    assert_int_equal(dseq, 4);
+    assert_int_equal(prev, 2);
+    /* everything is sent: prev is what the server has accepted */
+    assert_int_equal(cq_db_out_delete(f->db, rows[0].id), 0);
+    assert_int_equal(cq_db_out_delete(f->db, rows[1].id), 0);
+    assert_int_equal(cq_db_chat_done(f->db, &f->chat, 2), 0);
+    assert_int_equal(cq_db_out_next(f->db, &f->chat, &dseq, &prev), 0);
+    assert_int_equal(dseq, 5);
+    assert_int_equal(prev, 2);
+    struct cq_out *list = NULL;
+    assert_int_equal(cq_db_out_list(f->db, &f->chat, &list), 0);
+    cq_db_out_free(list, 0);
+    assert_int_equal(cq_db_out_list(f->db, NULL, &list), 1);
+    assert_int_equal(list[0].error, CQ_E_CHAT_CLOSED);
+    cq_db_out_free(list, 1);
+    assert_int_equal(cq_db_out_clear_failed(f->db), 1);
+}
+
+/* Two processes take numbers at the same time: a transaction each, no number twice. */
+static void
+test_two_connections(void **state)
+{
+    struct fixture *f = *state;
+    cq_db_t *other = NULL;
+    assert_int_equal(cq_db_open(f->home, &other), 0);
+    (void)cq_db_changed(f->db);
+    assert_false(cq_db_changed(f->db));
+    uint64_t last = 0;
+    for (int i = 0; i < 20; i++) {
+        cq_db_t *db = i % 2 ? f->db : other;
+        uint64_t dseq;
+        uint64_t prev;
+        assert_int_equal(cq_db_begin(db), 0);
+        int rc = cq_db_out_next(db, &f->chat, &dseq, &prev);
+        assert_int_equal(cq_db_end(db, rc), 0);
+        assert_int_equal(dseq, last + 1);
+        last = dseq;
+    }
+    assert_true(cq_db_changed(f->db));
+    assert_int_equal(cq_db_begin(other), 0);
+    assert_int_equal(cq_db_end(other, -CQ_E_IO), -CQ_E_IO); /* rolled back, and usable again */
+    assert_int_equal(cq_db_begin(f->db), 0);
+    assert_int_equal(cq_db_end(f->db, 0), 0);
+    cq_db_close(&other);
+}
+
+static int
+search(struct fixture *f, const char *text)
+{
+    struct cq_stored *rows = NULL;
+    int count = cq_db_message_search(f->db, text, NULL, 100, &rows);
+    cq_db_message_free(rows, count > 0 ? count : 0);
+    return count;
+}
+
+static void
+test_search(void **state)
+{
+    struct fixture *f = *state;
+    put(f, 1, 1, "The quick brown Fox");
+    put(f, 2, 2, "a FOX and a hound: 100% \"quoted\"");
+    put(f, 3, 3, "你好世界");
+    put(f, 4, 4, "ok");
+    assert_int_equal(search(f, "fox"), 2);
+    assert_int_equal(search(f, "quick fox"), 1);
+    assert_int_equal(search(f, "fox ox"), 2);
+    assert_int_equal(search(f, "fox zz"), 0);
+    assert_int_equal(search(f, "ui"), 1);
+    assert_int_equal(search(f, "你好世"), 1);
+    assert_int_equal(search(f, "好世"), 1);
+    assert_int_equal(search(f, "ok"), 1);
+    assert_int_equal(search(f, "0%"), 1);
+    assert_int_equal(search(f, "\"quoted\""), 1);
+    assert_int_equal(search(f, "fox AND hound"), 1); /* words, not operators; "and" is there */
+    assert_int_equal(search(f, "* OR NEAR(x)"), 0);
+    assert_int_equal(search(f, "100%"), 1);
+    assert_int_equal(search(f, "text:fox"), 0);
+}
+
+/* The server was restored from a backup that has seq 1 and 2, and has gone on with another 3. */
+static void
+test_restored_server(void **state)
+{
+    struct fixture *f = *state;
+    for (uint64_t i = 1; i <= 4; i++) {
+        put(f, i, i, "old");
+    }
+    assert_int_equal(cq_db_message_advance(f->db, &f->chat), 0);
+    assert_int_equal(cq_db_chat_shown(f->db, &f->chat, 4), 0);
+    assert_int_equal(cq_db_chat_reset(f->db), 0);
+    assert_int_equal(get(f).held, 0);
+    assert_int_equal(put(f, 1, 1, "old"), 0);
+    assert_int_equal(put(f, 2, 2, "old"), 0);
+    assert_int_equal(put(f, 3, 77, "new"), 1);
+    assert_int_equal(cq_db_message_advance(f->db, &f->chat), 0);
+    assert_int_equal(get(f).held, 3);
+    assert_int_equal(get(f).shown, 2); /* the new third one is news */
+    struct cq_range all = {1, INT64_MAX, 100, false, true};
+    struct cq_stored *rows = NULL;
+    int count = cq_db_message_range(f->db, &f->chat, &all, &rows);
+    assert_int_equal(count, 5);
+    static const struct {
+        uint64_t seq;
+        bool lost;
+    } expected[] = {{1, false}, {2, false}, {3, true}, {3, false}, {4, true}};
+    for (int i = 0; i < 5; i++) {
+        assert_int_equal(rows[i].seq, expected[i].seq);
+        assert_int_equal(rows[i].lost, expected[i].lost);
+    }
+    cq_db_message_free(rows, count);
+    assert_int_equal(cq_db_chat_reset(f->db), 0); /* and once more */
+    assert_int_equal(put(f, 3, 77, "new"), 0);
+}
+
+int
+main(void)
+{
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
+    const struct CMUnitTest tests[] = {
+        TEST(test_private_files),
+        TEST(test_identity),
+        TEST(test_newer_database_is_refused),
+        TEST(test_garbage_is_refused),
+        TEST(test_held_is_contiguous),
+        TEST(test_cursors_only_grow),
+        TEST(test_outbox_numbers),
+        TEST(test_two_connections),
+        TEST(test_search),
+        TEST(test_restored_server),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
