@@ -36,7 +36,8 @@ struct presence_core {
     struct presence_link noted;        /* users with sessions to be told about their friends */
     char store[CQ_ACTOR_NAME_MAX + 1]; /* who sends the stream of ROUTE, "": nobody */
     bool is_routed_armed;
-    uint64_t step_count;
+    bool is_step_slow; /* delta has nothing to do: steps come once in a tick */
+    uint64_t tidied_mono_ms;
     cq_timer_t *routed; /* tells the store what is confirmed */
     cq_timer_t *step;   /* delta's */
     cq_timer_t *again;  /* another turn: work was left */
@@ -67,6 +68,8 @@ void presence_on_session_edge_down(presence_core_t *core, uint16_t edge);
 bool presence_on_route_drain(presence_core_t *core);
 /* on_route.c: asks for ROUTED to be sent soon if there is something to tell. */
 void presence_on_route_news(presence_core_t *core);
+/* presence.c: delta has something to do. */
+void presence_presence_wake(presence_core_t *core);
 /* presence.c: presence may have become ready. */
 void presence_presence_settle(presence_core_t *core);
 

@@ -215,6 +215,12 @@ presence_delta_step(presence_delta_t *d, uint64_t now_ms)
     tell_changes(d, now_ms);
 }
 
+bool
+presence_delta_is_busy(const presence_delta_t *d)
+{
+    return d->change_count > 0 || !presence_list_is_empty(&d->leaving);
+}
+
 size_t
 presence_delta_visible_count(const presence_delta_t *d)
 {

@@ -66,6 +66,8 @@ bool presence_delta_is_visible(const presence_delta_t *d,
                                uint64_t *since_unix_ms);
 /* One step; call it every tick_ms / PRESENCE_DELTA_SLICES. */
 void presence_delta_step(presence_delta_t *d, uint64_t now_ms);
+/* Is anything left for a step to do, now or later? */
+bool presence_delta_is_busy(const presence_delta_t *d);
 size_t presence_delta_visible_count(const presence_delta_t *d);
 size_t presence_delta_pending(const presence_delta_t *d); /* changes that wait to be told */
 

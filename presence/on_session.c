@@ -19,6 +19,7 @@ on_gone(void *ctx, const struct presence_gone *gone)
 {
     presence_core_t *core = ctx;
     presence_delta_down(core->delta, &gone->user, gone->seen_unix_ms, cq_now_mono_ms());
+    presence_presence_wake(core);
 }
 
 static int
@@ -42,6 +43,7 @@ take_session(presence_core_t *core, const struct presence_session_info *info, bo
     };
     s->user->seen_unix_ms = cq_now_unix_ms();
     presence_delta_up(core->delta, &info->user, &up);
+    presence_presence_wake(core);
     (void)presence_watch_want(core->watch, &info->user);
     if (!is_new_login) {
         s->note = PRESENCE_NOTE_ALL;

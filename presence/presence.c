@@ -130,14 +130,33 @@ on_left(void *ctx, const struct cq_id *user, uint64_t seen_unix_ms)
     presence_lookup_return(core, user);
 }
 
+/* An idle presence wakes up once in a tick, not for every slice of one. */
+static void
+next_step(presence_core_t *core)
+{
+    uint64_t slice_ms = core->cfg->tick_ms / PRESENCE_DELTA_SLICES;
+    core->is_step_slow = !presence_delta_is_busy(core->delta);
+    cq_timer_start(core->step, core->is_step_slow ? core->cfg->tick_ms : slice_ms + !slice_ms, 0);
+}
+
+void
+presence_presence_wake(presence_core_t *core)
+{
+    if (core->is_step_slow) {
+        next_step(core);
+    }
+}
+
 static void
 on_step(void *ctx)
 {
     presence_core_t *core = ctx;
+    uint64_t now_ms = cq_now_mono_ms();
     if (core->lease.ready) {
-        presence_delta_step(core->delta, cq_now_mono_ms());
+        presence_delta_step(core->delta, now_ms);
     }
-    if (++core->step_count % PRESENCE_DELTA_SLICES == 0) {
+    if (now_ms - core->tidied_mono_ms >= core->cfg->tick_ms) {
+        core->tidied_mono_ms = now_ms;
         presence_watch_retry(core->watch);
         presence_lookup_tidy(core);
     }
@@ -149,6 +168,7 @@ on_step(void *ctx)
     presence_stats.ready = core->lease.ready;
     presence_stats.edges_unannounced = presence_lease_missing(&core->lease);
     presence_stats.routes_held = presence_route_held(core->route);
+    next_step(core);
 }
 
 static void
@@ -184,6 +204,7 @@ on_absent(void *ctx, const struct cq_id *user, uint64_t seen_unix_ms)
 {
     presence_core_t *core = ctx;
     presence_delta_absent(core->delta, user, seen_unix_ms, cq_now_mono_ms());
+    presence_presence_wake(core);
 }
 
 /* ---- life ---- */
@@ -252,9 +273,7 @@ connect_parts(presence_core_t *core)
         .ctx = core,
     };
     core->redis = presence_redis_sync_new(core->loop, &redis);
-    uint64_t step_ms = core->cfg->tick_ms / PRESENCE_DELTA_SLICES;
-    step_ms = step_ms ? step_ms : 1;
-    cq_timer_start(core->step, step_ms, step_ms);
+    next_step(core);
     return 0;
 }
 

@@ -19,7 +19,7 @@
 #include "presence/stats.h"
 
 enum {
-    CHECK_MS = 100
+    CHECK_MS = 250
 };
 
 enum state {
