@@ -11,6 +11,8 @@ checked=0
 prefix_of() {
     case $1 in
         common) printf 'cq_\n' ;;
+        # It replaces a function of libwebsockets on purpose: edge/ws.c says why.
+        edge) printf 'edge_|lws_validity_confirmed$\n' ;;
         client) printf 'cq_|client_\n' ;;
         *) printf '%s_\n' "$1" ;;
     esac

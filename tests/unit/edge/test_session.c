@@ -26,7 +26,7 @@ static const struct {
 };
 
 static int
-expected(uint8_t from, uint8_t event)
+expected(int from, int event)
 {
     for (size_t i = 0; i < sizeof allowed / sizeof allowed[0]; i++) {
         if (allowed[i].from == from && allowed[i].event == event) {
@@ -40,9 +40,9 @@ static void
 test_every_step(void **state)
 {
     (void)state;
-    for (uint8_t from = 0; from < EDGE_STATE_COUNT; from++) {
-        for (uint8_t ev = 0; ev < EDGE_EVENT_COUNT; ev++) {
-            edge_session_t s = {.state = from, .state_mono_ms = 1};
+    for (int from = 0; from < EDGE_STATE_COUNT; from++) {
+        for (int ev = 0; ev < EDGE_EVENT_COUNT; ev++) {
+            edge_session_t s = {.state = (uint8_t)from, .state_mono_ms = 1};
             bool ok = edge_session_event(&s, (enum edge_event)ev, 77);
             int to = expected(from, ev);
             assert_int_equal(ok, to >= 0);
@@ -56,11 +56,11 @@ static void
 test_names(void **state)
 {
     (void)state;
-    for (uint8_t i = 0; i < EDGE_STATE_COUNT; i++) {
-        assert_string_not_equal(edge_session_state_name(i), "?");
+    for (int i = 0; i < EDGE_STATE_COUNT; i++) {
+        assert_string_not_equal(edge_session_state_name((uint8_t)i), "?");
     }
-    for (uint8_t i = 0; i < EDGE_EVENT_COUNT; i++) {
-        assert_string_not_equal(edge_session_event_name(i), "?");
+    for (int i = 0; i < EDGE_EVENT_COUNT; i++) {
+        assert_string_not_equal(edge_session_event_name((uint8_t)i), "?");
     }
     assert_string_equal(edge_session_state_name(EDGE_STATE_COUNT), "?");
 }
