@@ -81,7 +81,23 @@ int store_core_open(struct store_core *core, const struct store_core_cfg *cfg) C
 void store_core_run(struct store_core *core);
 void store_core_close(struct store_core *core);
 
-/* ---- for handlers (core.c) ---- */
+/* ---- the group commit (core_commit.c) ---- */
+
+/* Hands what has queued up to the committer, if it is idle. */
+void store_core_commit(struct store_core *core);
+struct store_batch *store_core_next_batch(struct store_core *core);
+/* The committer actor's job, and what follows on the loop thread. */
+void store_core_run_commit(void *ctx, void *job);
+void store_core_on_commit_done(void *ctx, void *job);
+void store_core_register_metrics(void);
+
+/* ---- for handlers (core_rows.c) ---- */
+
+/* Closes this turn's snapshot: what was read from it is void. */
+void store_core_drop_snapshot(struct store_core *core);
+/* For the projection: a row as it is on disk, without the changes under way. */
+int store_core_row_on_disk(void *ctx, enum store_table t, struct cq_view key, struct cq_view *value)
+    CQ_MUST_CHECK;
 
 /* May writes be tried now? 0 or -CQ_E_NO_SPACE. Ask before changing anything. */
 int store_core_writable(const struct store_core *core) CQ_MUST_CHECK;

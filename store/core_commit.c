@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * The group commit: what has queued up while the last fsync ran is the next one. And what happens
+ * when it fails.
+ */
+#include "common/rt/check.h"
+#include "common/rt/log.h"
+#include "common/rt/metric.h"
+#include "common/wire/pack.h"
+
+#include "store/core.h"
+
+enum {
+    SLICE_ROWS_MIN = 2048, /* rows of write-behind with each commit, at least … */
+    SLICE_ROWS_PER_RECORD =
+        6, /* … and so many per new record: a round must outrun what fills the next */
+    MARKER_LAG_MAX =
+        500000, /* records to replay after a crash; beyond, slices grow, appends slow down */
+    SLICE_ROWS_LATE = 65536,
+    FULL_DISK_PAUSE_MS = 1000,
+};
+
+static struct {
+    uint64_t commits, records, rows, failed_commits, no_space, dirty_chats, marker_lag, replies;
+} counters;
+
+static const struct cq_metric metrics[] = {
+    {"chasqui_store_commits_total", "Group commits made durable", CQ_METRIC_COUNTER,
+     &counters.commits},
+    {"chasqui_store_records_total", "Log records made durable", CQ_METRIC_COUNTER,
+     &counters.records},
+    {"chasqui_store_rows_total", "Rows written", CQ_METRIC_COUNTER, &counters.rows},
+    {"chasqui_store_failed_commits_total", "Commits with unknown outcome", CQ_METRIC_COUNTER,
+     &counters.failed_commits},
+    {"chasqui_store_no_space_total", "Commits refused for lack of space", CQ_METRIC_COUNTER,
+     &counters.no_space},
+    {"chasqui_store_dirty_chats", "Chats whose rows are to be written", CQ_METRIC_GAUGE,
+     &counters.dirty_chats},
+    {"chasqui_store_marker_lag_records", "Records a restart would replay", CQ_METRIC_GAUGE,
+     &counters.marker_lag},
+    {"chasqui_store_replies_total", "Answers sent after a commit", CQ_METRIC_COUNTER,
+     &counters.replies},
+};
+/* ---- committing ---- */
+
+static void
+put_meta(struct store_batch *b, const char *name, uint64_t value)
+{
+    struct store_key key = store_key_text(name);
+    cq_buf_t v = {0};
+    cq_pack_uint(&v, value);
+    store_batch_put(b, STORE_TABLE_META, store_key_view(&key), (struct cq_view){v.data, v.size},
+                    false);
+    cq_buf_free(&v);
+}
+
+/* Starts a round of write-behind when the tables are far enough behind, and adds a slice of it. */
+static void
+add_slice(struct store_core *core)
+{
+    store_projection_t *p = core->projection;
+    uint64_t now = cq_now_mono_ms();
+    uint64_t lag = core->last_pos - core->marker;
+    bool due = core->stopping || lag >= core->cfg->checkpoint_records ||
+               now - core->last_round_mono_ms >= core->cfg->checkpoint_idle_ms;
+    if (due && !store_projection_in_round(p) && store_projection_dirty_count(p)) {
+        store_projection_round(p, core->last_pos);
+        core->last_round_mono_ms = now;
+    }
+    if (store_projection_in_round(p)) {
+        size_t rows = SLICE_ROWS_PER_RECORD * core->building->record_count;
+        rows = rows > SLICE_ROWS_MIN ? rows : SLICE_ROWS_MIN;
+        store_projection_slice(p, core->building, lag > MARKER_LAG_MAX ? SLICE_ROWS_LATE : rows);
+    }
+    if (core->building->marker) {
+        put_meta(core->building, "marker", core->building->marker);
+    }
+}
+
+struct store_batch *
+store_core_next_batch(struct store_core *core)
+{
+    return store_batch_new(++core->batch_number, core->last_pos + 1);
+}
+
+/* Hands what has queued up to the committer, if it is idle. */
+void
+store_core_commit(struct store_core *core)
+{
+    if (core->committing) {
+        return;
+    }
+    add_slice(core);
+    if (store_batch_is_empty(core->building)) {
+        return;
+    }
+    put_meta(core->building, "routed", store_route_confirmed_pos(core->route));
+    struct store_batch *b = core->building;
+    store_batch_seal(b);
+    core->committing = b;
+    core->building = store_core_next_batch(core);
+    void *job = b;
+    int rc = cq_worker_submit(core->committer, &job);
+    CQ_ASSERT(rc == 0); /* one at a time: its queue cannot be full */
+    cq_bus_pause(core->bus, false);
+}
+
+/* Committer actor. */
+void
+store_core_run_commit(void *ctx, void *job)
+{
+    const struct store_core *core = ctx;
+    struct store_batch *b = job;
+    b->rc = store_engine_commit(core->engine, &b->commit);
+}
+
+static void
+finish_afters(struct store_core *core, const struct store_batch *b, int rc)
+{
+    for (size_t i = 0; i < b->after_count; i++) {
+        b->afters[i].fn(core, b->afters[i].arg, rc);
+    }
+}
+
+static void
+on_durable(struct store_core *core, struct store_batch *b)
+{
+    counters.commits++;
+    counters.records += b->record_count;
+    counters.rows += b->row_count;
+    counters.replies += b->reply_count;
+    core->durable_pos = b->first_pos + b->record_count - 1;
+    if (b->marker) {
+        core->marker = b->marker;
+    }
+    if (b->record_count) {
+        core->commit_time_pos = core->durable_pos;
+        core->commit_time_unix_ms = cq_now_unix_ms();
+    }
+    store_projection_committed(core->projection, b);
+    for (size_t i = 0; i < b->reply_count; i++) {
+        const struct store_batch_reply *r = &b->replies[i];
+        struct cq_view raw = {b->bytes.data + r->fields.offset, r->fields.size};
+        cq_bus_reply_raw(core->bus, &r->to, r->field_count, raw);
+    }
+    store_route_committed(core->route, b);
+    finish_afters(core, b, 0);
+    counters.dirty_chats = store_projection_dirty_count(core->projection);
+    counters.marker_lag = core->last_pos - core->marker;
+}
+
+/* NO_SPACE: nothing has happened, everybody is told. UNKNOWN_OUTCOME: nobody is told anything; they
+ * repeat, and the log then says what has happened. */
+static void
+refuse(struct store_core *core, struct store_batch **batch, int rc)
+{
+    struct store_batch *b = *batch;
+    for (size_t i = 0; rc == -CQ_E_NO_SPACE && i < b->reply_count; i++) {
+        cq_bus_reply_err(core->bus, &b->replies[i].to, rc, 0);
+    }
+    finish_afters(core, b, rc);
+    store_batch_destroy(batch);
+}
+
+static void
+give_up(struct store_core *core, int rc)
+{
+    CQ_LOG(ERROR, "STORE-COMMIT-GIVEUP", "err=%s", cq_err_name(rc));
+    core->exit_code = 1;
+    cq_loop_stop(core->loop);
+}
+
+/* Memory is ahead of the disk: forget it and start again from what is on disk, as after a crash. */
+static void
+start_over(struct store_core *core, struct store_batch *failed)
+{
+    int rc = failed->rc;
+    rc == -CQ_E_NO_SPACE ? counters.no_space++ : counters.failed_commits++;
+    CQ_LOG(ERROR, "STORE-COMMIT-FAIL", "err=%s records=%zu", cq_err_name(rc), failed->record_count);
+    struct store_batch *building = core->building;
+    core->building = NULL;
+    store_projection_reset(core->projection);
+    core->commit_time_pos = 0;
+    core->refuse_until_mono_ms = cq_now_mono_ms() + FULL_DISK_PAUSE_MS;
+    int opened = rc == -CQ_E_NO_SPACE ? 0 : store_engine_reopen(core->engine);
+    if (!opened) {
+        core->last_pos = core->durable_pos = store_engine_last_pos(core->engine);
+        opened = store_replay_run(core);
+    }
+    core->building = store_core_next_batch(core);
+    refuse(core, &failed, rc);
+    refuse(core, &building, rc);
+    if (opened) {
+        give_up(core, opened);
+        return;
+    }
+    store_route_reset(core->route, core->durable_pos);
+    cq_bus_pause(core->bus, false);
+}
+
+/* Loop thread. */
+void
+store_core_on_commit_done(void *ctx, void *job)
+{
+    struct store_core *core = ctx;
+    struct store_batch *b = job;
+    store_core_drop_snapshot(core);
+    core->committing = NULL;
+    if (b->rc) {
+        start_over(core, b);
+        return;
+    }
+    on_durable(core, b);
+    store_batch_destroy(&b);
+}
+
+void
+store_core_register_metrics(void)
+{
+    cq_metric_register(metrics, sizeof metrics / sizeof metrics[0]);
+}
