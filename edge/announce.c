@@ -118,6 +118,20 @@ step_sync(edge_t *e)
     }
 }
 
+void
+edge_announce_missed(edge_t *e)
+{
+    struct edge_presence *p = &e->presence;
+    p->sync_until = e->sessions.next_number - 1;
+    if (p->phase == EDGE_ANNOUNCE_SESSIONS) {
+        return; /* they are told to sync when all are announced */
+    }
+    stop(e);
+    edge_session_cursor_begin(&e->sessions, &p->cursor);
+    p->phase = EDGE_ANNOUNCE_SYNC;
+    edge_work_start(e);
+}
+
 bool
 edge_announce_step(edge_t *e)
 {

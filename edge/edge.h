@@ -151,6 +151,8 @@ bool edge_store_tell_epoch(edge_t *e);
 
 /* announce.c */
 void edge_announce_up(edge_t *e, const char *name, uint64_t incarnation);
+/* DELIVERs were lost on the way: every session is told to sync. */
+void edge_announce_missed(edge_t *e);
 void edge_announce_down(edge_t *e, const char *name);
 /* A bounded part of the announcement. True: there is more. */
 bool edge_announce_step(edge_t *e);

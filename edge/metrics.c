@@ -14,12 +14,23 @@ static const struct cq_metric table[] = {
 #undef EDGE_METRIC
 };
 
+static const struct cq_metric ops[] = {
+#define CQ_REQUEST(name, code, served, state, fields, answer, doc)             \
+    {"chasqui_edge_op_" #name "_total", "requests to " doc, CQ_METRIC_COUNTER, \
+     &metrics.op_calls[code]},
+#define CQ_PUSH(name, code, policy, fields, doc)
+#include "common/wire/ops.def"
+#undef CQ_REQUEST
+#undef CQ_PUSH
+};
+
 struct edge_metrics *
 edge_metrics_get(void)
 {
     static bool is_registered;
     if (!is_registered) {
         cq_metric_register(table, sizeof table / sizeof table[0]);
+        cq_metric_register(ops, sizeof ops / sizeof ops[0]);
         is_registered = true;
     }
     return &metrics;

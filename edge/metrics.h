@@ -46,6 +46,7 @@
     X(announces_total, COUNTER, "times all sessions were announced to a presence")
 
 struct edge_metrics {
+    uint64_t op_calls[256]; /* by code: requests that reached the gate */
 #define EDGE_METRIC(field, type, doc) uint64_t field;
     EDGE_METRICS(EDGE_METRIC)
 #undef EDGE_METRIC

@@ -160,6 +160,7 @@ run_op(edge_t *e, edge_session_t *s, struct cq_frame_op *op)
         op->rid = op->field_count ? cq_read_uint(&r, UINT64_MAX) : 0;
     }
     e->metrics->ops_total++;
+    e->metrics->op_calls[op->code]++;
     uint64_t retry_ms = 0;
     int rc = pass(e, s, op, &retry_ms);
     if (rc) {
@@ -202,7 +203,7 @@ static void
 refuse(edge_t *e, edge_session_t *s, uint16_t code)
 {
     e->metrics->protocol_errors_total++;
-    CQ_LOG(INFO, "EDGE-SESSION-REFUSED", "session=%llu code=%u", (unsigned long long)s->number,
+    CQ_LOG(DEBUG, "EDGE-SESSION-REFUSED", "session=%llu code=%u", (unsigned long long)s->number,
            code);
     edge_close(e, s, code);
 }

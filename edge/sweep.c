@@ -45,7 +45,7 @@ static void
 end_silent(edge_t *e, edge_session_t *s, uint64_t now)
 {
     e->metrics->heartbeat_lost_total++;
-    CQ_LOG(INFO, "EDGE-SESSION-SILENT", "session=%llu silent_ms=%llu",
+    CQ_LOG(DEBUG, "EDGE-SESSION-SILENT", "session=%llu silent_ms=%llu",
            (unsigned long long)s->number, (unsigned long long)(now - s->heard_mono_ms));
     edge_close(e, s, EDGE_CLOSE_SILENT);
     edge_ws_kill(s); /* nobody is there to shake hands with */

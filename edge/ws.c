@@ -191,7 +191,8 @@ static void
 refuse(edge_t *e, edge_session_t *s, uint16_t code)
 {
     e->metrics->protocol_errors_total++;
-    CQ_LOG(INFO, "EDGE-FRAME-REFUSED", "session=%llu code=%u", (unsigned long long)s->number, code);
+    CQ_LOG(DEBUG, "EDGE-FRAME-REFUSED", "session=%llu code=%u", (unsigned long long)s->number,
+           code);
     edge_close(e, s, code);
 }
 

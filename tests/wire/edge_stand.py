@@ -239,8 +239,8 @@ class Stand(threading.Thread):
     def welcome(self, fields):
         name, _, device = fields[:3]
         user = self.users.setdefault(name, secrets.token_bytes(16))
-        return [0, user, name, device, self.token(user, device, name), int(time.time() * 1000) + 3600000, 1, self.epoch,
-                self.public]
+        expires = int(time.time() * 1000) + 3600000
+        return [0, user, name, device, self.token(user, device, name, 1, expires), expires, 1, self.epoch, self.public]
 
     def serve_store(self, src, op, item):
         rid = item[0]

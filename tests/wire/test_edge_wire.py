@@ -3,6 +3,7 @@
 
 import secrets
 import signal
+import socket
 import struct
 import time
 
@@ -56,6 +57,23 @@ def test_handshake(shared, path, protocol, headers, status):
         assert "chasqui.v1" in c.head
         assert c.ask(PING)[0] == 0
     c.close()
+
+
+def test_no_http2_by_upgrade(shared):
+    with socket.create_connection(("127.0.0.1", shared.port), timeout=WAIT) as s:
+        s.sendall(b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+                  b"HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n")
+        assert b" 101 " not in s.recv(4096)
+
+
+def test_metrics_over_the_bus(shared):
+    person(shared.port).close()
+    text = []
+    shared.stand.do(lambda: text.append(shared.stand.store.request("edge.1", 0x0B)))
+    assert text[0][0] == 0
+    for name in ("chasqui_edge_sessions_ready", "chasqui_edge_op_LOGIN_total", "chasqui_edge_frames_out_total"):
+        line = [x for x in text[0][1].splitlines() if x.startswith(name + "{")]
+        assert line and 'part="edge.1"' in line[0]
 
 
 def test_same_origin(shared):
@@ -434,6 +452,21 @@ def test_deliver_and_confirm(shared):
     shared.stand.deliver(first + 3, [], EVENT)
     until(lambda: first + 3 in shared.stand.delivered, "DELIVERED of odd events too")
     assert c.ask(PING)[0] == 0 and c.ops == []
+    c.close()
+
+
+def test_lost_deliveries_lead_to_a_sync(world):
+    """A number that never came is confirmed by the next one: the sessions are told that something is missing."""
+    e = world.edge()
+    c = person(e.port)
+    number = until(lambda: list(world.stand.ups), "SESSION_UP")[-1]
+    world.stand.deliver(1, [number], EVENT)
+    world.stand.deliver(2, [number], EVENT)
+    until(lambda: 2 in world.stand.delivered, "DELIVERED")
+    assert [c.push(MESSAGE), c.push(MESSAGE)] == [EVENT, EVENT] and c.ops == []
+    world.stand.deliver(5, [number], EVENT)
+    assert c.push(SYNC_NOW) == [SYNC_NOW, None]
+    assert c.push(MESSAGE) == EVENT
     c.close()
 
 
