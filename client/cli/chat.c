@@ -24,6 +24,8 @@ enum {
     ENTRIES_MAX = 256, /* lines whose marks may still change */
     CLOCK_COLUMNS = 8,
     MARK_COLUMN = CLOCK_COLUMNS + 2,
+    TEXT_INDENT = MARK_COLUMN + 3, /* where names stand */
+    MIN_TEXT_COLUMNS = 20,
     TYPING_REPEAT_MS = 4000,
     TYPING_FORGET_MS = 6000,
     PREVIEW_COLUMNS = 60,
@@ -64,6 +66,7 @@ struct chat {
     struct entry entries[ENTRIES_MAX]; /* ring: the newest is entry_count - 1 */
     size_t entry_count;
     bool is_ready; /* history is printed: events may be */
+    char day[64];  /* of the last line */
     uint64_t last_seq;
     uint64_t peer_delivered;
     uint64_t peer_read;
@@ -160,23 +163,71 @@ struct line {
     bool unreadable;
 };
 
+/* Prints text in lines that begin at column `indent`, broken at spaces where possible. Returns the
+ * rows of the screen it took. */
+static unsigned
+print_wrapped(const struct chat *c, const char *text, size_t indent)
+{
+    size_t room =
+        c->columns > indent + MIN_TEXT_COLUMNS ? c->columns - indent - 1 : MIN_TEXT_COLUMNS;
+    unsigned rows = 1;
+    size_t left = strlen(text);
+    while (out_width(text, left) > room) {
+        size_t n = out_fit(text, left, room);
+        size_t at = n;
+        while (at > 0 && text[at] != ' ') {
+            at--;
+        }
+        n = at ? at : n ? n : left;
+        size_t skip = n + (at && text[n] == ' ');
+        printf("%.*s\n%*s", (int)n, text, (int)indent, "");
+        text += skip;
+        left -= skip;
+        rows++;
+    }
+    printf("%s\n", text);
+    return rows;
+}
+
+/* A line of its own when the day is another one than that of the line before. */
+static void
+print_day(struct chat *c, uint64_t time_unix_ms)
+{
+    char day[64];
+    out_day(time_unix_ms, day, sizeof day);
+    if (!strcmp(day, c->day)) {
+        return;
+    }
+    bool is_first = !c->day[0];
+    memcpy(c->day, day, sizeof c->day);
+    char today[64];
+    if (is_first && !strcmp(day, out_day(out_now_unix_ms(), today, sizeof today))) {
+        return;
+    }
+    printf("%s%*s%s%s\n", out_style(OUT_DIM), TEXT_INDENT, "", day, out_style(OUT_PLAIN));
+    struct entry e = {.rows = 1};
+    add_entry(c, &e);
+}
+
 static void
 print_line(struct chat *c, const struct line *l, struct entry *e)
 {
     char when[64];
     uint64_t now = out_now_unix_ms();
-    out_clock(l->time_unix_ms ? l->time_unix_ms : now, now, when, sizeof when);
+    uint64_t time = l->time_unix_ms ? l->time_unix_ms : now;
+    out_clock(time, now, when, sizeof when);
     size_t n = strlen(when);
     const char *clock = n > CLOCK_COLUMNS ? when + n - CLOCK_COLUMNS : when; /* without the day */
     char *text = out_safe(l->text, l->text_size, 0);
-    const char *shown = l->unreadable ? "(unsupported message)" : text;
     hide(c);
+    print_day(c, time);
     printf("%s%*s%s  ", out_style(OUT_DIM), CLOCK_COLUMNS, clock, out_style(OUT_PLAIN));
     print_mark(e->mark);
-    printf(" %s%s%s  %s\n", out_style(l->own ? OUT_CYAN : OUT_BOLD), l->from, out_style(OUT_PLAIN),
-           shown);
-    size_t width = MARK_COLUMN + 3 + strlen(l->from) + 2 + out_width(shown, strlen(shown));
-    e->rows = (unsigned)((width + c->columns - 1) / c->columns);
+    size_t name_width = strlen(c->peer) > strlen("you") ? strlen(c->peer) : strlen("you");
+    printf(" %s%-*s%s  ", out_style(l->own ? OUT_CYAN : OUT_BOLD), (int)name_width, l->from,
+           out_style(OUT_PLAIN));
+    e->rows = print_wrapped(c, l->unreadable ? "(unsupported message)" : text,
+                            TEXT_INDENT + name_width + 2);
     add_entry(c, e);
     free(text);
     draw(c);
@@ -188,9 +239,9 @@ print_remark(struct chat *c, const char *text)
     struct entry e = {0};
     char *safe = out_safe(text, strlen(text), 0);
     hide(c);
-    printf("%s%*s%s%s\n", out_style(OUT_DIM), MARK_COLUMN, "", safe, out_style(OUT_PLAIN));
-    e.rows =
-        (unsigned)((MARK_COLUMN + out_width(safe, strlen(safe)) + c->columns - 1) / c->columns);
+    printf("%s%*s", out_style(OUT_DIM), TEXT_INDENT, "");
+    e.rows = print_wrapped(c, safe, TEXT_INDENT);
+    fputs(out_style(OUT_PLAIN), stdout);
     add_entry(c, &e);
     free(safe);
     draw(c);
@@ -536,7 +587,9 @@ cli_chat(struct cli *cli, struct cli_args *args)
     if (!rc) {
         c->edit = isatty(STDOUT_FILENO) ? lineedit_new(STDIN_FILENO, CQ_TEXT_MAX) : NULL;
         c->is_ready = true;
-        draw(c);
+        if (c->edit) {
+            print_remark(c, "Enter sends, ^C ends");
+        }
         int error = converse(c);
         tell_typing(c, false);
         hide(c);

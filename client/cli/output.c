@@ -106,8 +106,8 @@ out_width(const char *s, size_t n)
     return width;
 }
 
-static size_t
-bytes_of_columns(const char *s, size_t n, size_t columns)
+size_t
+out_fit(const char *s, size_t n, size_t columns)
 {
     size_t width = 0;
     size_t i = 0;
@@ -129,7 +129,7 @@ out_safe(const char *s, size_t n, size_t columns)
     cq_buf_t b = {0};
     out_escape(&b, s, n);
     if (columns && out_width((const char *)b.data, b.size) > columns) {
-        b.size = bytes_of_columns((const char *)b.data, b.size, columns - 1);
+        b.size = out_fit((const char *)b.data, b.size, columns - 1);
         put(&b, "…");
     }
     cq_buf_append(&b, "", 1);
@@ -211,6 +211,14 @@ out_ago(uint64_t time_unix_ms, uint64_t now_unix_ms, char *out, size_t size)
                       : t.tm_year == now.tm_year    ? "%e %b %H:%M"
                                                     : "%Y-%m-%d";
     return format(out, size, fmt, &t);
+}
+
+const char *
+out_day(uint64_t time_unix_ms, char *out, size_t size)
+{
+    struct tm t;
+    local_time(time_unix_ms, &t);
+    return format(out, size, "%A, %e %B %Y", &t);
 }
 
 /* ---- colours ---- */

@@ -20,6 +20,11 @@ char *out_safe(const char *s, size_t n, size_t columns);
 /* Columns a (safe) string takes. */
 size_t out_width(const char *s, size_t n);
 
+/* How many bytes of s fit into this many columns; never part of a character. */
+size_t out_fit(const char *s, size_t n, size_t columns);
+
+/* "Monday, 23 November 2026" */
+const char *out_day(uint64_t time_unix_ms, char *out, size_t size);
 /* "just now", "5 min ago", "yesterday 14:03", "23 Nov 14:03", "2025-11-23". Times in the future: as
  * now. */
 const char *out_ago(uint64_t time_unix_ms, uint64_t now_unix_ms, char *out, size_t size);
