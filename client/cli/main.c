@@ -101,7 +101,7 @@ print_help(void)
     for (int i = 0; i < COMMAND_COUNT; i++) {
         char left[64];
         snprintf(left, sizeof left, "%s %s", commands[i].name, commands[i].arguments);
-        printf("  %-*s %s\n", 47, left, commands[i].summary);
+        printf("  %-*s %s\n", HELP_COLUMN, left, commands[i].summary);
     }
     printf("\n%s\n%s", common_help, exit_help);
 }
