@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0
- * What records do to a chat: order, deduplication, cursors, unread counts, and that a replay adds nothing twice.
+ * What records do to a chat: order, deduplication, cursors, unread counts, and that a replay adds
+ * nothing twice.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -68,9 +69,14 @@ say(struct store_chat *c, uint64_t pos, bool is_ann, uint64_t seq, uint64_t dseq
 }
 
 static int
-receipt(struct store_chat *c, uint64_t pos, const struct cq_id *user, const struct cq_id *device, uint64_t up_to)
+receipt(struct store_chat *c,
+        uint64_t pos,
+        const struct cq_id *user,
+        const struct cq_id *device,
+        uint64_t up_to)
 {
-    struct cq_rec_receipt r = {.chat = chat_id, .user = *user, .device = *device, .up_to = up_to, .time_unix_ms = pos};
+    struct cq_rec_receipt r = {
+        .chat = chat_id, .user = *user, .device = *device, .up_to = up_to, .time_unix_ms = pos};
     return store_chat_apply(c, pos, CQ_REC_RECEIPT, &r, &lookup);
 }
 

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Write-behind: slices in key order, the marker, trimming, eviction, audit rows; with a table in memory as the disk.
+ * Write-behind: slices in key order, the marker, trimming, eviction, audit rows; with a table in
+ * memory as the disk.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +30,8 @@ read_row(void *ctx, enum store_table t, struct cq_view key, struct cq_view *valu
 {
     (void)ctx;
     for (size_t i = disk_count; i-- > 0;) {
-        if (disk[i].table == t && disk[i].key.n == key.n && memcmp(disk[i].key.b, key.p, key.n) == 0) {
+        if (disk[i].table == t && disk[i].key.n == key.n &&
+            memcmp(disk[i].key.b, key.p, key.n) == 0) {
             *value = (struct cq_view){disk[i].value, disk[i].size};
             return disk[i].is_deleted ? -CQ_E_NOT_FOUND : 0;
         }
@@ -50,7 +52,8 @@ commit_slice(store_projection_t *p, size_t rows_max)
         const struct store_row *row = &b->commit.rows[i];
         struct disk_row *d = &disk[disk_count++];
         assert_true(disk_count < 20000 && row->value.n <= sizeof d->value);
-        *d = (struct disk_row){.table = row->table, .size = row->value.n, .is_deleted = row->value.p == NULL};
+        *d = (struct disk_row){
+            .table = row->table, .size = row->value.n, .is_deleted = row->value.p == NULL};
         store_key_add(&d->key, row->key.p, row->key.n);
         if (row->value.n) {
             memcpy(d->value, row->value.p, row->value.n);
@@ -58,7 +61,8 @@ commit_slice(store_projection_t *p, size_t rows_max)
         if (i) {
             const struct store_row *before = row - 1;
             assert_true(before->table < row->table ||
-                        memcmp(before->key.p, row->key.p, before->key.n < row->key.n ? before->key.n : row->key.n) < 0);
+                        memcmp(before->key.p, row->key.p,
+                               before->key.n < row->key.n ? before->key.n : row->key.n) < 0);
         }
     }
     store_projection_committed(p, b);
@@ -84,8 +88,12 @@ begin(store_projection_t *p, unsigned n)
 {
     struct store_chat *c = NULL;
     struct cq_id id = chat_number(n);
-    struct cq_rec_friend f = {
-        .user = ann, .peer = bob, .user_relation = CQ_RELATION_FRIENDS, .peer_relation = CQ_RELATION_FRIENDS, .chat = id, .key_version = 1};
+    struct cq_rec_friend f = {.user = ann,
+                              .peer = bob,
+                              .user_relation = CQ_RELATION_FRIENDS,
+                              .peer_relation = CQ_RELATION_FRIENDS,
+                              .chat = id,
+                              .key_version = 1};
     assert_int_equal(store_projection_begin(p, &id, &c), 0);
     assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_FRIEND, &f), 0);
 }
@@ -96,7 +104,8 @@ say(store_projection_t *p, unsigned n)
     struct store_chat *c = NULL;
     struct cq_id id = chat_number(n);
     assert_int_equal(store_projection_chat(p, &id, &c), 0);
-    struct cq_rec_message m = {.chat = id, .seq = c->head + 1, .user = ann, .device = phone, .dseq = c->head + 1};
+    struct cq_rec_message m = {
+        .chat = id, .seq = c->head + 1, .user = ann, .device = phone, .dseq = c->head + 1};
     assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_MESSAGE, &m), 0);
 }
 
@@ -142,7 +151,9 @@ rounds_end_with_the_marker(void **state)
     uint64_t marker = 0;
     while (!marker) {
         assert_true(++slices < 60);
-        say(p, slices % 50); /* goes on changing: belongs to the next round, or is written with this one */
+        say(p,
+            slices %
+                50); /* goes on changing: belongs to the next round, or is written with this one */
         marker = commit_slice(p, 9);
     }
     assert_true(slices > 5);
@@ -196,11 +207,13 @@ audit_rows_exist_only_while_they_say_something(void **state)
     store_projection_round(p, pos);
     (void)commit_slice(p, 100);
     assert_int_equal(read_row(NULL, STORE_TABLE_UNREAD, store_key_view(&unread), &row), 0);
-    assert_int_equal(read_row(NULL, STORE_TABLE_READ, store_key_view(&read), &row), -CQ_E_NOT_FOUND);
+    assert_int_equal(read_row(NULL, STORE_TABLE_READ, store_key_view(&read), &row),
+                     -CQ_E_NOT_FOUND);
     read_all(p, 1);
     store_projection_round(p, pos);
     (void)commit_slice(p, 100);
-    assert_int_equal(read_row(NULL, STORE_TABLE_UNREAD, store_key_view(&unread), &row), -CQ_E_NOT_FOUND);
+    assert_int_equal(read_row(NULL, STORE_TABLE_UNREAD, store_key_view(&unread), &row),
+                     -CQ_E_NOT_FOUND);
     assert_int_equal(read_row(NULL, STORE_TABLE_READ, store_key_view(&read), &row), 0);
 }
 
@@ -236,7 +249,8 @@ damaged_rows_are_errors(void **state)
     struct cq_id id = chat_number(1);
     struct store_key key = store_key_of(&id);
     struct store_chat *c = NULL;
-    disk[disk_count++] = (struct disk_row){.table = STORE_TABLE_CHAT, .key = key, .value = {0x93, 1, 2}, .size = 3};
+    disk[disk_count++] =
+        (struct disk_row){.table = STORE_TABLE_CHAT, .key = key, .value = {0x93, 1, 2}, .size = 3};
     assert_int_equal(store_projection_chat(p, &id, &c), -CQ_E_CORRUPT);
     assert_null(c);
 }
