@@ -49,7 +49,7 @@ open_home(cq_client_t *c, const cq_client_config_t *config)
     if (strlen(servers) >= sizeof c->servers || cq_reconnect_init(&urls, servers, 0)) {
         return -CQ_CLIENT_E_BAD_URL;
     }
-    snprintf(c->servers, sizeof c->servers, "%s", servers);
+    (void)snprintf(c->servers, sizeof c->servers, "%s", servers);
     take_identity(c, &id);
     return 0;
 }
@@ -70,7 +70,8 @@ cq_client_open(const cq_client_config_t *config, cq_client_t **client)
         (gethostname(host, sizeof host) || !cq_utf8_ok(host, strnlen(host, sizeof host)))) {
         host[0] = '\0';
     }
-    snprintf(c->label, sizeof c->label, "%.*s", CQ_LABEL_MAX, config->label ? config->label : host);
+    (void)snprintf(c->label, sizeof c->label, "%.*s", CQ_LABEL_MAX,
+                   config->label ? config->label : host);
     int rc = c->events && c->home ? open_home(c, config) : -CQ_E_IO;
     if (rc) {
         cq_client_close(&c);
@@ -486,7 +487,7 @@ cq_client_send(cq_client_t *c,
                uint64_t *message)
 {
     struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
+    (void)clock_gettime(CLOCK_REALTIME, &now);
     *message = 0;
     char *copy = text_size && text_size <= CQ_TEXT_MAX ? malloc(text_size + 1) : NULL;
     if (!copy) {

@@ -439,7 +439,7 @@ cq_db_open(const char *home, cq_db_t **out)
         return rc;
     }
     char path[PATH_SIZE + 16];
-    snprintf(path, sizeof path, "%s/device.db", home);
+    (void)snprintf(path, sizeof path, "%s/device.db", home);
     /* Made here so that it never exists with the umask's mode; SQLite gives its WAL the same mode.
      */
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);

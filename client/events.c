@@ -70,7 +70,7 @@ copy(char *to, size_t size, const char *from)
     if (!from) {
         return NULL;
     }
-    snprintf(to, size, "%s", from);
+    (void)snprintf(to, size, "%s", from);
     return to;
 }
 

@@ -205,7 +205,7 @@ cq_link_connect(cq_link_t *link, const struct cq_url *url)
 {
     cq_link_drop(link);
     char host[CQ_URL_MAX + 8];
-    snprintf(host, sizeof host, "%s:%u", url->host, url->port);
+    (void)snprintf(host, sizeof host, "%s:%u", url->host, url->port);
     struct lws_client_connect_info info = {
         .context = link->context,
         .address = url->host,

@@ -69,7 +69,7 @@ cq_session_name(cq_session_t *s, const struct cq_id *user, char out[CQ_ID_HEX_SI
 {
     char name[CQ_NAME_MAX + 1];
     if (cq_id_eq(user, &s->id.user)) {
-        snprintf(out, CQ_ID_HEX_SIZE, "%.*s", CQ_NAME_MAX, s->id.name);
+        (void)snprintf(out, CQ_ID_HEX_SIZE, "%.*s", CQ_NAME_MAX, s->id.name);
     } else if (!cq_db_person_name(s->db, user, name)) {
         memcpy(out, name, sizeof name < CQ_ID_HEX_SIZE ? sizeof name : CQ_ID_HEX_SIZE);
         out[CQ_NAME_MAX] = '\0';
@@ -218,7 +218,7 @@ void
 cq_session_fail(cq_session_t *s, int error, const char *why)
 {
     char text[CQ_EVENT_TEXT_MAX];
-    snprintf(text, sizeof text, "%s: %s", s->url, why);
+    (void)snprintf(text, sizeof text, "%s: %s", s->url, why);
     set_offline(s, CQ_PHASE_WAIT);
     cq_session_state(s, CQ_CLIENT_CONNECTING, error, text);
     cq_session_wait(s, 0);
@@ -506,8 +506,8 @@ cq_session_new(const struct cq_session_cfg *cfg, cq_session_t **out)
     pthread_mutex_init(&s->lock, NULL);
     s->inbox_last = &s->inbox;
     s->events = cfg->events;
-    snprintf(s->servers, sizeof s->servers, "%s", cfg->servers);
-    snprintf(s->label, sizeof s->label, "%s", cfg->label);
+    (void)snprintf(s->servers, sizeof s->servers, "%s", cfg->servers);
+    (void)snprintf(s->label, sizeof s->label, "%s", cfg->label);
     int rc = cq_reconnect_init(&s->reconnect, cfg->servers, cq_session_random());
     rc = rc ? rc : cq_db_open(cfg->home, &s->db);
     rc = rc ? rc : init_loop(s);

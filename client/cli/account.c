@@ -49,8 +49,9 @@ authenticate(struct cli *cli, struct cli_args *args, bool is_new)
         json_end(&cli->line);
         return CLI_OK;
     }
-    printf("%s %s%s%s. This device is %.8s.\n", is_new ? "Welcome," : "Logged in as",
-           out_style(OUT_BOLD), args->argv[0], out_style(OUT_PLAIN), cq_client_device(cli->client));
+    (void)printf("%s %s%s%s. This device is %.8s.\n", is_new ? "Welcome," : "Logged in as",
+                 out_style(OUT_BOLD), args->argv[0], out_style(OUT_PLAIN),
+                 cq_client_device(cli->client));
     return CLI_OK;
 }
 
@@ -94,7 +95,7 @@ cli_logout(struct cli *cli, struct cli_args *args)
         json_str(&cli->line, "device", cq_client_device(cli->client));
         json_end(&cli->line);
     } else {
-        printf("Logged out. The messages on this device stay in %s.\n", cli->home);
+        (void)printf("Logged out. The messages on this device stay in %s.\n", cli->home);
     }
     return CLI_OK;
 }
@@ -126,7 +127,7 @@ on_device(struct cli *cli, const cq_client_event_t *e)
     struct device *d = &list->rows[list->count++];
     *d = (struct device){
         .created_unix_ms = e->time_unix_ms, .revoked = e->revoked, .own = e->own_device};
-    snprintf(d->id, sizeof d->id, "%s", e->id);
+    (void)snprintf(d->id, sizeof d->id, "%s", e->id);
     d->label = out_safe(e->text, e->text_size, 0);
 }
 
@@ -258,7 +259,7 @@ cli_revoke(struct cli *cli, struct cli_args *args)
         json_bool(&cli->line, "revoked", true);
         json_end(&cli->line);
     } else if (!rc) {
-        printf("Device %.8s (%s) is logged out.\n", d->id, d->label);
+        (void)printf("Device %.8s (%s) is logged out.\n", d->id, d->label);
     }
     free_devices(&list);
     return rc;

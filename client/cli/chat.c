@@ -102,10 +102,10 @@ draw(struct chat *c)
     bool is_connected = c->cli->state >= CQ_CLIENT_ONLINE;
     const char *status = !is_connected ? " (offline)" : is_typing ? " is typing…" : "";
     const char *dot = c->online ? "●" : "○";
-    snprintf(plain, sizeof plain, "%s %s%s › ", dot, c->peer, status);
-    snprintf(prompt, sizeof prompt, "%s%s%s %s%s%s%s%s › ",
-             out_style(c->online ? OUT_GREEN : OUT_DIM), dot, out_style(OUT_PLAIN), c->peer,
-             out_style(OUT_DIM), status, out_style(OUT_PLAIN), "");
+    (void)snprintf(plain, sizeof plain, "%s %s%s › ", dot, c->peer, status);
+    (void)snprintf(prompt, sizeof prompt, "%s%s%s %s%s%s%s%s › ",
+                   out_style(c->online ? OUT_GREEN : OUT_DIM), dot, out_style(OUT_PLAIN), c->peer,
+                   out_style(OUT_DIM), status, out_style(OUT_PLAIN), "");
     lineedit_draw(c->edit, prompt, out_width(plain, strlen(plain)), c->columns);
 }
 
@@ -130,7 +130,7 @@ add_entry(struct chat *c, const struct entry *e)
 static void
 print_mark(enum mark mark)
 {
-    printf("%s%s%s", out_style(marks[mark].style), marks[mark].text, out_style(OUT_PLAIN));
+    (void)printf("%s%s%s", out_style(marks[mark].style), marks[mark].text, out_style(OUT_PLAIN));
 }
 
 /* Changes a mark where it stands, if it is still on the screen. */
@@ -147,10 +147,10 @@ set_mark(struct chat *c, size_t index, enum mark mark)
         up += c->entries[i].rows;
     }
     if (c->edit && up < c->lines) {
-        printf("\0337\033[%uA\r\033[%dC", up, MARK_COLUMN);
+        (void)printf("\0337\033[%uA\r\033[%dC", up, MARK_COLUMN);
         print_mark(mark);
-        fputs("\0338", stdout);
-        fflush(stdout);
+        (void)fputs("\0338", stdout);
+        (void)fflush(stdout);
     }
 }
 
@@ -180,12 +180,12 @@ print_wrapped(const struct chat *c, const char *text, size_t indent)
         }
         n = at ? at : n ? n : left;
         size_t skip = n + (at && text[n] == ' ');
-        printf("%.*s\n%*s", (int)n, text, (int)indent, "");
+        (void)printf("%.*s\n%*s", (int)n, text, (int)indent, "");
         text += skip;
         left -= skip;
         rows++;
     }
-    printf("%s\n", text);
+    (void)printf("%s\n", text);
     return rows;
 }
 
@@ -204,7 +204,7 @@ print_day(struct chat *c, uint64_t time_unix_ms)
     if (is_first && !strcmp(day, out_day(out_now_unix_ms(), today, sizeof today))) {
         return;
     }
-    printf("%s%*s%s%s\n", out_style(OUT_DIM), TEXT_INDENT, "", day, out_style(OUT_PLAIN));
+    (void)printf("%s%*s%s%s\n", out_style(OUT_DIM), TEXT_INDENT, "", day, out_style(OUT_PLAIN));
     struct entry e = {.rows = 1};
     add_entry(c, &e);
 }
@@ -221,11 +221,11 @@ print_line(struct chat *c, const struct line *l, struct entry *e)
     char *text = out_safe(l->text, l->text_size, 0);
     hide(c);
     print_day(c, time);
-    printf("%s%*s%s  ", out_style(OUT_DIM), CLOCK_COLUMNS, clock, out_style(OUT_PLAIN));
+    (void)printf("%s%*s%s  ", out_style(OUT_DIM), CLOCK_COLUMNS, clock, out_style(OUT_PLAIN));
     print_mark(e->mark);
     size_t name_width = strlen(c->peer) > strlen("you") ? strlen(c->peer) : strlen("you");
-    printf(" %s%-*s%s  ", out_style(l->own ? OUT_CYAN : OUT_BOLD), (int)name_width, l->from,
-           out_style(OUT_PLAIN));
+    (void)printf(" %s%-*s%s  ", out_style(l->own ? OUT_CYAN : OUT_BOLD), (int)name_width, l->from,
+                 out_style(OUT_PLAIN));
     e->rows = print_wrapped(c, l->unreadable ? "(unsupported message)" : text,
                             TEXT_INDENT + name_width + 2);
     add_entry(c, e);
@@ -239,9 +239,9 @@ print_remark(struct chat *c, const char *text)
     struct entry e = {0};
     char *safe = out_safe(text, strlen(text), 0);
     hide(c);
-    printf("%s%*s", out_style(OUT_DIM), TEXT_INDENT, "");
+    (void)printf("%s%*s", out_style(OUT_DIM), TEXT_INDENT, "");
     e.rows = print_wrapped(c, safe, TEXT_INDENT);
-    fputs(out_style(OUT_PLAIN), stdout);
+    (void)fputs(out_style(OUT_PLAIN), stdout);
     add_entry(c, &e);
     free(safe);
     draw(c);
@@ -278,7 +278,7 @@ on_chat_message(struct chat *c, const cq_client_event_t *e)
     if (strcmp(e->peer, c->peer) != 0) {
         char *preview = out_safe(e->text, e->text_size, PREVIEW_COLUMNS);
         char text[512];
-        snprintf(text, sizeof text, "%s writes: %s", e->from, preview);
+        (void)snprintf(text, sizeof text, "%s writes: %s", e->from, preview);
         free(preview);
         if (!e->own) {
             print_remark(c, text);
@@ -340,7 +340,7 @@ on_chat_presence(struct chat *c, const cq_client_event_t *e)
     c->seen_unix_ms = e->time_unix_ms;
     if (changed && c->is_ready) {
         char text[128];
-        snprintf(text, sizeof text, "%s is %s", c->peer, e->online ? "online" : "offline");
+        (void)snprintf(text, sizeof text, "%s is %s", c->peer, e->online ? "online" : "offline");
         print_remark(c, text);
     }
 }
@@ -352,7 +352,7 @@ on_chat_friend(struct chat *c, const cq_client_event_t *e)
         print_remark(c, "this chat is closed for sending");
     } else if (c->is_ready && e->relation == CQ_CLIENT_REQUESTED) {
         char text[128];
-        snprintf(text, sizeof text, "%s asks you to be friends", e->peer);
+        (void)snprintf(text, sizeof text, "%s asks you to be friends", e->peer);
         print_remark(c, text);
     }
 }

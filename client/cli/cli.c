@@ -60,7 +60,7 @@ cli_exit_of(int error)
 static void
 print_error(struct cli *cli, enum cli_exit code, const char *name, const char *text)
 {
-    fflush(stdout);
+    (void)fflush(stdout);
     if (cli->json) {
         json_begin(&cli->line, "error");
         json_str(&cli->line, "error", name);
@@ -70,7 +70,7 @@ print_error(struct cli *cli, enum cli_exit code, const char *name, const char *t
         return;
     }
     char *safe = out_safe(text, strlen(text), 0);
-    fprintf(stderr, "chasqui: %s\n", safe);
+    (void)fprintf(stderr, "chasqui: %s\n", safe);
     free(safe);
 }
 
@@ -80,7 +80,7 @@ cli_fail(struct cli *cli, enum cli_exit code, const char *name, const char *fmt,
     char text[1024];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     print_error(cli, code, name, text);
     return code;
@@ -100,7 +100,7 @@ cli_note(struct cli *cli, const char *fmt, ...)
     char text[1024];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(text, sizeof text, fmt, ap);
+    (void)vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
     if (cli->json) {
         json_begin(&cli->line, "note");
@@ -109,8 +109,8 @@ cli_note(struct cli *cli, const char *fmt, ...)
         return;
     }
     char *safe = out_safe(text, strlen(text), 0);
-    fflush(stdout);
-    fprintf(stderr, "%s\n", safe);
+    (void)fflush(stdout);
+    (void)fprintf(stderr, "%s\n", safe);
     free(safe);
 }
 
@@ -248,9 +248,9 @@ catch_signals(void)
 {
     struct sigaction sa = {.sa_handler = on_signal};
     sigemptyset(&sa.sa_mask);
-    sigaction(SIGINT, &sa, NULL);
-    sigaction(SIGTERM, &sa, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    (void)sigaction(SIGINT, &sa, NULL);
+    (void)sigaction(SIGTERM, &sa, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
     sigset_t block;
     sigemptyset(&block);
     sigaddset(&block, SIGINT);
@@ -264,7 +264,7 @@ uint64_t
 cli_now_ms(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
@@ -273,7 +273,7 @@ take_state(struct cli *cli, const cq_client_event_t *e)
 {
     cli->state = e->state;
     cli->state_error = e->error;
-    snprintf(cli->state_text, sizeof cli->state_text, "%s", e->text ? e->text : "");
+    (void)snprintf(cli->state_text, sizeof cli->state_text, "%s", e->text ? e->text : "");
     if (e->state == CQ_CLIENT_CONNECTING && e->error) {
         cli->failures++;
     }
@@ -292,7 +292,7 @@ on_event(void *ctx, const cq_client_event_t *e)
     if (e->type == CQ_CLIENT_EVENT_ANSWER && e->request == cli->request) {
         cli->answered = true;
         cli->answer_error = e->error;
-        snprintf(cli->answer_text, sizeof cli->answer_text, "%s", e->text ? e->text : "");
+        (void)snprintf(cli->answer_text, sizeof cli->answer_text, "%s", e->text ? e->text : "");
     }
     if (e->type == CQ_CLIENT_EVENT_WARNING) {
         cli_note(cli, "warning: %s", e->text);
@@ -409,12 +409,12 @@ cli_presence_text(bool online, uint64_t time_unix_ms, char *out, size_t size)
 {
     char ago[64];
     if (online) {
-        snprintf(out, size, "● online");
+        (void)snprintf(out, size, "● online");
     } else if (time_unix_ms) {
-        snprintf(out, size, "last seen %s",
-                 out_ago(time_unix_ms, out_now_unix_ms(), ago, sizeof ago));
+        (void)snprintf(out, size, "last seen %s",
+                       out_ago(time_unix_ms, out_now_unix_ms(), ago, sizeof ago));
     } else {
-        snprintf(out, size, "%s", "");
+        (void)snprintf(out, size, "%s", "");
     }
     return out;
 }

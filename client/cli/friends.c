@@ -41,7 +41,7 @@ on_result(struct cli *cli, const cq_client_event_t *e)
 {
     struct result *r = cli->ctx;
     if (e->type == CQ_CLIENT_EVENT_FRIEND && e->request == cli->request && e->request) {
-        snprintf(r->name, sizeof r->name, "%s", e->peer);
+        (void)snprintf(r->name, sizeof r->name, "%s", e->peer);
         r->relation = e->relation;
         r->blocked = e->blocked;
         r->open = e->open;
@@ -75,14 +75,14 @@ print_result(struct cli *cli, enum cq_client_action action, const struct result 
         return;
     }
     char name[128];
-    snprintf(name, sizeof name, "%s%s%s", out_style(OUT_BOLD), r->name, out_style(OUT_PLAIN));
+    (void)snprintf(name, sizeof name, "%s%s%s", out_style(OUT_BOLD), r->name, out_style(OUT_PLAIN));
     if (action == CQ_CLIENT_BLOCK || action == CQ_CLIENT_UNBLOCK) {
-        printf("%s is %s.\n", name, r->blocked ? "blocked" : "not blocked");
+        (void)printf("%s is %s.\n", name, r->blocked ? "blocked" : "not blocked");
         return;
     }
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    printf(by_relation[r->relation], name);
+    (void)printf(by_relation[r->relation], name);
 #pragma GCC diagnostic pop
 }
 
@@ -102,7 +102,7 @@ act(struct cli *cli, struct cli_args *args, enum cq_client_action action)
     cli->on_event = on_result;
     cli->ctx = &r;
     char what[96];
-    snprintf(what, sizeof what, "%s %s", cli->command, args->argv[0]);
+    (void)snprintf(what, sizeof what, "%s %s", cli->command, args->argv[0]);
     rc = cli_wait(cli, cq_client_friend(cli->client, action, args->argv[0]), what);
     if (!rc && r.is_set && (unsigned)r.relation <= CQ_CLIENT_REMOVED) {
         print_result(cli, action, &r);
@@ -177,7 +177,7 @@ on_person(struct cli *cli, const cq_client_event_t *e)
         struct person *row = &p->rows[p->count++];
         *row = (struct person){
             .friend = {.relation = e->relation, .blocked = e->blocked, .open = e->open}};
-        snprintf(row->friend.name, sizeof row->friend.name, "%s", e->peer);
+        (void)snprintf(row->friend.name, sizeof row->friend.name, "%s", e->peer);
     }
     for (size_t i = 0; e->type == CQ_CLIENT_EVENT_PRESENCE && i < p->count; i++) {
         if (!strcmp(p->rows[i].friend.name, e->peer)) {

@@ -60,7 +60,7 @@ lineedit_new(int fd, size_t max)
     raw.c_cc[VMIN] = 1;
     raw.c_cc[VTIME] = 0;
     tcsetattr(fd, TCSADRAIN, &raw);
-    fputs(paste_on, stdout);
+    (void)fputs(paste_on, stdout);
     return e;
 }
 
@@ -73,8 +73,8 @@ lineedit_destroy(lineedit_t **p)
         return;
     }
     if (e->fd >= 0) {
-        fputs(paste_off, stdout);
-        fflush(stdout);
+        (void)fputs(paste_off, stdout);
+        (void)fflush(stdout);
         tcsetattr(e->fd, TCSADRAIN, &e->before);
     }
     for (size_t i = 0; i < e->history_count; i++) {
@@ -337,7 +337,7 @@ lineedit_text(const lineedit_t *e, size_t *size, size_t *cursor)
 void
 lineedit_hide(void)
 {
-    fputs("\r\033[K", stdout);
+    (void)fputs("\r\033[K", stdout);
 }
 
 void
@@ -361,15 +361,15 @@ lineedit_draw(const lineedit_t *e, const char *prompt, size_t prompt_width, size
                      ? out_safe((const char *)right.data, right.size, room - width)
                      : NULL;
     lineedit_hide();
-    fputs(prompt, stdout);
+    (void)fputs(prompt, stdout);
     if (left.size > from) {
-        fwrite(left.data + from, 1, left.size - from, stdout);
+        (void)fwrite(left.data + from, 1, left.size - from, stdout);
     }
     if (tail) {
-        fputs(tail, stdout);
+        (void)fputs(tail, stdout);
     }
-    printf("\r\033[%zuC", prompt_width + width);
-    fflush(stdout);
+    (void)printf("\r\033[%zuC", prompt_width + width);
+    (void)fflush(stdout);
     free(tail);
     cq_buf_free(&left);
     cq_buf_free(&right);

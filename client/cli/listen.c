@@ -85,47 +85,48 @@ print_line(const cq_client_event_t *e)
     switch ((int)e->type) {
     case CQ_CLIENT_EVENT_MESSAGE:
         text = out_safe(e->text, e->text_size, 0);
-        printf("%s%s%s  %s%s%s%s%s  %s\n", out_style(OUT_DIM),
-               now_text(e->time_unix_ms, when, sizeof when), out_style(OUT_PLAIN),
-               out_style(OUT_BOLD), e->from, out_style(OUT_PLAIN), e->own ? " → " : "",
-               e->own ? e->peer : "", e->unreadable ? "(unsupported message)" : text);
+        (void)printf("%s%s%s  %s%s%s%s%s  %s\n", out_style(OUT_DIM),
+                     now_text(e->time_unix_ms, when, sizeof when), out_style(OUT_PLAIN),
+                     out_style(OUT_BOLD), e->from, out_style(OUT_PLAIN), e->own ? " → " : "",
+                     e->own ? e->peer : "", e->unreadable ? "(unsupported message)" : text);
         free(text);
         break;
     case CQ_CLIENT_EVENT_RECEIPT:
-        printf("%s%s  %s %s up to %" PRIu64 "%s%s%s\n", out_style(OUT_DIM),
-               now_text(e->time_unix_ms, when, sizeof when), e->from,
-               e->receipt == CQ_CLIENT_READ ? "● read" : "✓✓ received", e->seq,
-               e->own ? " in " : "", e->own ? e->peer : "", out_style(OUT_PLAIN));
+        (void)printf("%s%s  %s %s up to %" PRIu64 "%s%s%s\n", out_style(OUT_DIM),
+                     now_text(e->time_unix_ms, when, sizeof when), e->from,
+                     e->receipt == CQ_CLIENT_READ ? "● read" : "✓✓ received", e->seq,
+                     e->own ? " in " : "", e->own ? e->peer : "", out_style(OUT_PLAIN));
         break;
     case CQ_CLIENT_EVENT_PRESENCE:
-        printf("%s%s  %s is %s%s\n", out_style(OUT_DIM),
-               now_text(e->time_unix_ms, when, sizeof when), e->peer,
-               e->online ? "online" : "offline", out_style(OUT_PLAIN));
+        (void)printf("%s%s  %s is %s%s\n", out_style(OUT_DIM),
+                     now_text(e->time_unix_ms, when, sizeof when), e->peer,
+                     e->online ? "online" : "offline", out_style(OUT_PLAIN));
         break;
     case CQ_CLIENT_EVENT_FRIEND: {
         static const char *const texts[] = {"is a stranger now", "has been asked",
                                             "asks you to be friends", "is your friend",
                                             "is no longer your friend"};
-        printf("%s%s%s  %s%s%s %s%s\n", out_style(OUT_DIM), now_text(0, when, sizeof when),
-               out_style(OUT_PLAIN), out_style(OUT_BOLD), e->peer, out_style(OUT_PLAIN),
-               (unsigned)e->relation <= CQ_CLIENT_REMOVED ? texts[e->relation] : "",
-               e->blocked ? " (blocked)" : "");
+        (void)printf("%s%s%s  %s%s%s %s%s\n", out_style(OUT_DIM), now_text(0, when, sizeof when),
+                     out_style(OUT_PLAIN), out_style(OUT_BOLD), e->peer, out_style(OUT_PLAIN),
+                     (unsigned)e->relation <= CQ_CLIENT_REMOVED ? texts[e->relation] : "",
+                     e->blocked ? " (blocked)" : "");
         break;
     }
     case CQ_CLIENT_EVENT_SENT:
-        printf("%s%s  ✓ sent to %s, seq %" PRIu64 "%s\n", out_style(OUT_DIM),
-               now_text(e->time_unix_ms, when, sizeof when), e->peer, e->seq, out_style(OUT_PLAIN));
+        (void)printf("%s%s  ✓ sent to %s, seq %" PRIu64 "%s\n", out_style(OUT_DIM),
+                     now_text(e->time_unix_ms, when, sizeof when), e->peer, e->seq,
+                     out_style(OUT_PLAIN));
         break;
     case CQ_CLIENT_EVENT_TYPING:
         if (e->online) {
-            printf("%s%s  %s is typing…%s\n", out_style(OUT_DIM), now_text(0, when, sizeof when),
-                   e->peer, out_style(OUT_PLAIN));
+            (void)printf("%s%s  %s is typing…%s\n", out_style(OUT_DIM),
+                         now_text(0, when, sizeof when), e->peer, out_style(OUT_PLAIN));
         }
         break;
     default:
         return;
     }
-    fflush(stdout);
+    (void)fflush(stdout);
 }
 
 static void

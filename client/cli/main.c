@@ -74,6 +74,7 @@ static const struct command commands[] = {
 };
 
 enum {
+    HELP_COLUMN = 49,
     COMMAND_COUNT = sizeof commands / sizeof commands[0]
 };
 
@@ -100,17 +101,17 @@ print_help(void)
         "chasqui — a messenger for the terminal\n\nUsage: chasqui [OPTIONS] COMMAND …\n\nCommands");
     for (int i = 0; i < COMMAND_COUNT; i++) {
         char left[64];
-        snprintf(left, sizeof left, "%s %s", commands[i].name, commands[i].arguments);
-        printf("  %-*s %s\n", HELP_COLUMN, left, commands[i].summary);
+        (void)snprintf(left, sizeof left, "%s %s", commands[i].name, commands[i].arguments);
+        (void)printf("  %-*s %s\n", HELP_COLUMN, left, commands[i].summary);
     }
-    printf("\n%s\n%s", common_help, exit_help);
+    (void)printf("\n%s\n%s", common_help, exit_help);
 }
 
 static void
 print_command_help(const struct command *c)
 {
-    printf("chasqui %s %s\n    %s\n\n%s%s%s\n%s", c->name, c->arguments, c->summary,
-           c->help ? c->help : "", c->help ? "\n\n" : "", common_help, exit_help);
+    (void)printf("chasqui %s %s\n    %s\n\n%s%s%s\n%s", c->name, c->arguments, c->summary,
+                 c->help ? c->help : "", c->help ? "\n\n" : "", common_help, exit_help);
 }
 
 static const struct command *

@@ -47,7 +47,7 @@ on_seen(struct cli *cli, const cq_client_event_t *e)
         CQ_ASSERT(c->seen);
         struct seen *s = &c->seen[c->count++];
         *s = (struct seen){.online = e->online, .time_unix_ms = e->time_unix_ms};
-        snprintf(s->name, sizeof s->name, "%s", e->peer);
+        (void)snprintf(s->name, sizeof s->name, "%s", e->peer);
     }
 }
 
@@ -106,7 +106,7 @@ print_chat(void *ctx, const cq_client_chat_t *chat)
     char when[64] = "";
     char last_seen[96] = "";
     if (chat->unread) {
-        snprintf(unread, sizeof unread, "%" PRIu64, chat->unread);
+        (void)snprintf(unread, sizeof unread, "%" PRIu64, chat->unread);
     }
     if (chat->last_seq) {
         out_ago(chat->last_time_unix_ms, out_now_unix_ms(), when, sizeof when);
@@ -303,8 +303,9 @@ cli_send(struct cli *cli, struct cli_args *args)
         return CLI_OK;
     }
     char when[64];
-    printf("%s✓ sent%s  to %s  seq %" PRIu64 "  %s\n", out_style(OUT_GREEN), out_style(OUT_PLAIN),
-           args->argv[0], s.seq, out_clock(s.time_unix_ms, out_now_unix_ms(), when, sizeof when));
+    (void)printf("%s✓ sent%s  to %s  seq %" PRIu64 "  %s\n", out_style(OUT_GREEN),
+                 out_style(OUT_PLAIN), args->argv[0], s.seq,
+                 out_clock(s.time_unix_ms, out_now_unix_ms(), when, sizeof when));
     return CLI_OK;
 }
 
@@ -346,14 +347,14 @@ print_message(void *ctx, const cq_client_message_t *m)
     char *text = out_safe(m->text, m->text_size, 0);
     const char *mark = !m->own ? "  " : m->read ? "● " : m->delivered ? "✓✓" : "✓ ";
     if (p->with_chat) {
-        printf("%s%-12s%s ", out_style(OUT_CYAN), m->peer, out_style(OUT_PLAIN));
+        (void)printf("%s%-12s%s ", out_style(OUT_CYAN), m->peer, out_style(OUT_PLAIN));
     }
-    printf("%s%6" PRIu64 "  %15s%s  %s%*s%s  %s%s%s %s%s\n", out_style(OUT_DIM), m->seq,
-           out_clock(m->time_unix_ms, out_now_unix_ms(), when, sizeof when), out_style(OUT_PLAIN),
-           out_style(m->own ? OUT_DIM : OUT_BOLD), (int)p->from_width, m->from,
-           out_style(OUT_PLAIN), m->own && m->read ? out_style(OUT_BLUE) : "", mark,
-           out_style(OUT_PLAIN), m->unreadable ? "(unsupported message)" : text,
-           m->not_on_server ? "  (not on server)" : "");
+    (void)printf("%s%6" PRIu64 "  %15s%s  %s%*s%s  %s%s%s %s%s\n", out_style(OUT_DIM), m->seq,
+                 out_clock(m->time_unix_ms, out_now_unix_ms(), when, sizeof when),
+                 out_style(OUT_PLAIN), out_style(m->own ? OUT_DIM : OUT_BOLD), (int)p->from_width,
+                 m->from, out_style(OUT_PLAIN), m->own && m->read ? out_style(OUT_BLUE) : "", mark,
+                 out_style(OUT_PLAIN), m->unreadable ? "(unsupported message)" : text,
+                 m->not_on_server ? "  (not on server)" : "");
     free(text);
 }
 
@@ -433,7 +434,7 @@ cli_search(struct cli *cli, struct cli_args *args)
         return cli_fail(cli, CLI_REFUSED, "NOT_FOUND", "you have no chat with %s", in);
     }
     if (!count && !cli->json) {
-        fprintf(stderr, "nothing found\n");
+        (void)fprintf(stderr, "nothing found\n");
     }
     return count < 0 ? cli_error(cli, count, "search") : offline ? CLI_UNREACHABLE : CLI_OK;
 }
@@ -459,10 +460,10 @@ print_waiting(void *ctx, const cq_client_waiting_t *w)
     }
     char when[64];
     char *text = out_safe(w->text, w->text_size, PREVIEW_COLUMNS);
-    printf("%-12s  %s  %s%s%s%s%s\n", w->peer,
-           out_clock(w->time_unix_ms, out_now_unix_ms(), when, sizeof when), text,
-           out_style(OUT_RED), w->error ? "  refused: " : "",
-           w->error ? cq_client_error_text(w->error) : "", out_style(OUT_PLAIN));
+    (void)printf("%-12s  %s  %s%s%s%s%s\n", w->peer,
+                 out_clock(w->time_unix_ms, out_now_unix_ms(), when, sizeof when), text,
+                 out_style(OUT_RED), w->error ? "  refused: " : "",
+                 w->error ? cq_client_error_text(w->error) : "", out_style(OUT_PLAIN));
     free(text);
 }
 

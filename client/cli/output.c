@@ -65,10 +65,10 @@ escape_one(cq_buf_t *b, const char *s, size_t size, uint32_t cp)
 {
     char code[16];
     if (!size || cp < 0x20 || (cp >= 0x7f && cp < 0xa0)) {
-        snprintf(code, sizeof code, "\\x%02x", cp & 0xff);
+        (void)snprintf(code, sizeof code, "\\x%02x", cp & 0xff);
         put(b, cp == '\n' ? " ⏎ " : cp == '\t' ? "    " : code);
     } else if (is_hiding(cp)) {
-        snprintf(code, sizeof code, "\\u{%x}", cp);
+        (void)snprintf(code, sizeof code, "\\u{%x}", cp);
         put(b, code);
     } else {
         cq_buf_append(b, s, size);
@@ -143,7 +143,7 @@ uint64_t
 out_now_unix_ms(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
+    (void)clock_gettime(CLOCK_REALTIME, &t);
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
@@ -196,11 +196,11 @@ out_ago(uint64_t time_unix_ms, uint64_t now_unix_ms, char *out, size_t size)
     struct tm now;
     struct tm yesterday;
     if (age < MINUTE_MS) {
-        snprintf(out, size, "just now");
+        (void)snprintf(out, size, "just now");
         return out;
     }
     if (age < HOUR_MS) {
-        snprintf(out, size, "%u min ago", (unsigned)(age / MINUTE_MS));
+        (void)snprintf(out, size, "%u min ago", (unsigned)(age / MINUTE_MS));
         return out;
     }
     local_time(time_unix_ms, &t);
@@ -266,7 +266,7 @@ json_string(cq_buf_t *b, const char *s, size_t n)
             code[1] = (char)cp;
             cq_buf_append(b, code, 2);
         } else if (cp < 0x20 || cp == 0x7f || (cp >= 0x80 && cp < 0xa0) || is_hiding(cp)) {
-            snprintf(code, sizeof code, "\\u%04x", cp);
+            (void)snprintf(code, sizeof code, "\\u%04x", cp);
             put(b, code);
         } else {
             cq_buf_append(b, s + i, size);
@@ -308,7 +308,7 @@ void
 json_uint(cq_buf_t *b, const char *key, uint64_t v)
 {
     char digits[24];
-    snprintf(digits, sizeof digits, "%llu", (unsigned long long)v);
+    (void)snprintf(digits, sizeof digits, "%llu", (unsigned long long)v);
     json_key(b, key);
     put(b, digits);
 }
@@ -331,8 +331,8 @@ void
 json_end(cq_buf_t *b)
 {
     put(b, "}\n");
-    fwrite(b->data, 1, b->size, stdout);
-    fflush(stdout);
+    (void)fwrite(b->data, 1, b->size, stdout);
+    (void)fflush(stdout);
     cq_buf_free(b);
 }
 
@@ -389,10 +389,11 @@ static void
 print_cell(const struct cell *c, size_t width, bool right, bool last)
 {
     size_t pad = width - out_width(c->text, strlen(c->text));
-    printf("%*s%s%s%s%*s", right ? (int)pad : 0, "",
-           c->style == OUT_PLAIN ? "" : out_style(c->style), c->text,
-           c->style == OUT_PLAIN ? "" : out_style(OUT_PLAIN), right || last ? 0 : (int)pad, "");
-    fputs(last ? "\n" : "  ", stdout);
+    (void)printf("%*s%s%s%s%*s", right ? (int)pad : 0, "",
+                 c->style == OUT_PLAIN ? "" : out_style(c->style), c->text,
+                 c->style == OUT_PLAIN ? "" : out_style(OUT_PLAIN), right || last ? 0 : (int)pad,
+                 "");
+    (void)fputs(last ? "\n" : "  ", stdout);
 }
 
 void

@@ -61,11 +61,11 @@ prompt(int tty, const char *question, char line[LINE_SIZE])
     struct sigaction ours = {.sa_handler = on_interrupt};
     struct sigaction theirs;
     sigemptyset(&ours.sa_mask);
-    sigaction(SIGINT, &ours, &theirs);
+    (void)sigaction(SIGINT, &ours, &theirs);
     tcsetattr(tty, TCSAFLUSH, &quiet);
     int n = read_line(tty, line);
     tcsetattr(tty, TCSAFLUSH, &before);
-    sigaction(SIGINT, &theirs, NULL);
+    (void)sigaction(SIGINT, &theirs, NULL);
     done = write(tty, "\n", 1);
     return done < 0 ? -1 : n;
 }
