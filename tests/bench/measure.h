@@ -1,0 +1,87 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * What is measured and how it is said: histograms, counters of /proc, results.
+ *
+ * CPU time is field 1 of /proc/PID/task/TID/schedstat (nanoseconds), summed over the threads: a
+ * machine that is shared changes it less than it changes the clock on the wall.
+ */
+#ifndef BENCH_MEASURE_H
+#define BENCH_MEASURE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+uint64_t bench_measure_now_ns(void);
+/* Prints the sentence to stderr and exits with 1: a benchmark that went wrong has no result. */
+void bench_measure_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+/* ---- histograms of durations: buckets of about 1.6 % width, exact maximum ---- */
+
+enum {
+    BENCH_HIST_STEPS = 64, /* per power of two */
+    BENCH_HIST_BUCKETS = 40 * BENCH_HIST_STEPS
+};
+
+struct bench_hist {
+    uint64_t count;
+    uint64_t max_ns;
+    uint64_t buckets[BENCH_HIST_BUCKETS];
+};
+
+void bench_measure_add(struct bench_hist *h, uint64_t ns);
+/* The value that `part` (0 … 1) of all are at or below, in nanoseconds; 0 if there are none. */
+uint64_t bench_measure_quantile(const struct bench_hist *h, double part);
+
+/* ---- processes ---- */
+
+enum {
+    BENCH_PROCS_MAX = 40
+};
+
+struct bench_proc {
+    char name[32];
+    pid_t pid;
+};
+
+struct bench_sample {
+    uint64_t time_ns;
+    uint64_t own_cpu_ns; /* of the load generator */
+    uint64_t store_write_bytes;
+    size_t count;
+    uint64_t cpu_ns[BENCH_PROCS_MAX];
+    uint64_t pss_bytes[BENCH_PROCS_MAX]; /* only bench_measure_memory fills it */
+};
+
+struct bench_procs {
+    size_t count;
+    struct bench_proc list[BENCH_PROCS_MAX];
+};
+
+/* The services that deploy/run.sh started on this data folder. */
+void bench_measure_find(struct bench_procs *p, const char *data);
+/* CPU and bytes written, now. */
+void bench_measure_sample(const struct bench_procs *p, struct bench_sample *s);
+void bench_measure_memory(const struct bench_procs *p, struct bench_sample *s);
+uint64_t bench_measure_own_cpu_ns(void);
+uint64_t bench_measure_own_written(void);
+
+/* ---- results ---- */
+
+/* Names the benchmark and its conditions for what follows. */
+void bench_measure_begin(const char *bench, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* One JSON object on stdout, one line for people on stderr. */
+void bench_measure_say(const char *metric, double value, const char *unit);
+/* metric_p50, metric_p99 … in milliseconds. */
+void bench_measure_say_hist(const char *metric, const struct bench_hist *h);
+/* metric.PROCESS for each and metric for the sum: growth of CPU in µs per `per`. */
+void bench_measure_say_cpu(const char *metric,
+                           const struct bench_procs *p,
+                           const struct bench_sample *from,
+                           const struct bench_sample *to,
+                           double per);
+
+/* The disk: `count` times 4 KiB written over what is there and fdatasync, in a file in dir. */
+void bench_measure_disk(const char *dir, unsigned count);
+
+#endif
