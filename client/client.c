@@ -396,9 +396,10 @@ cq_client_revoke(cq_client_t *c, const char *device_id)
     struct cq_command *cmd = cq_alloc(sizeof *cmd);
     size_t n = 0;
     cmd->op = CQ_OP_REVOKE;
-    bool ok = strlen(device_id) == 2 * CQ_ID_SIZE &&
-              !sodium_hex2bin(cmd->id.b, CQ_ID_SIZE, device_id, 2 * CQ_ID_SIZE, NULL, &n, NULL) &&
-              n == CQ_ID_SIZE && !cq_id_is_none(&cmd->id);
+    bool ok =
+        strlen(device_id) == (size_t)2 * CQ_ID_SIZE &&
+        !sodium_hex2bin(cmd->id.b, CQ_ID_SIZE, device_id, (size_t)2 * CQ_ID_SIZE, NULL, &n, NULL) &&
+        n == CQ_ID_SIZE && !cq_id_is_none(&cmd->id);
     if (!ok) {
         cq_command_destroy(&cmd);
         return -CQ_E_BAD_ARG;

@@ -326,7 +326,7 @@ cq_db_identity_save(cq_db_t *db, const struct cq_identity *id)
     int rc = 0;
     for (size_t i = 0; !rc && i < sizeof meta_fields / sizeof meta_fields[0]; i++) {
         const struct meta_field *f = &meta_fields[i];
-        if (strcmp(f->key, "store_key") || id->has_store_key) {
+        if (strcmp(f->key, "store_key") != 0 || id->has_store_key) {
             rc = meta_put(db, f->key, (const char *)id + f->offset, f->size);
         }
     }

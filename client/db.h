@@ -48,7 +48,7 @@ struct cq_identity {
 /* Creates the home (0700), the database (0600) and the device's identity when missing.
  * -CQ_E_NEWER_SCHEMA. */
 int cq_db_open(const char *home, cq_db_t **out) CQ_MUST_CHECK;
-void cq_db_close(cq_db_t **db);
+void cq_db_close(cq_db_t **p);
 /* IMMEDIATE transaction. end commits when rc >= 0, else rolls back; returns rc or the commit's
  * error. */
 int cq_db_begin(cq_db_t *db) CQ_MUST_CHECK;

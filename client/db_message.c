@@ -216,34 +216,36 @@ append(cq_buf_t *b, const char *s)
     cq_buf_append(b, s, strlen(s));
 }
 
-/* Words of three characters and more go to the trigram index as quoted phrases, all of them;
- * *shorter is the longest of the others: it becomes a LIKE pattern on what the index found. */
+/* Copies a word; a character of `special` gets `escape` before it. */
+static void
+append_escaped(cq_buf_t *b, const char *word, size_t n, const char *special, const char *escape)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (strchr(special, word[i])) {
+            append(b, escape);
+        }
+        cq_buf_append(b, &word[i], 1);
+    }
+}
+
+/* Words of three characters and more go to the trigram index as quoted phrases, all of them; of the
+ * others the last one becomes a LIKE pattern on what the index found. */
 static void
 split_query(const char *text, cq_buf_t *match, cq_buf_t *like)
 {
-    int words = 0;
-    while (*text && words < SEARCH_WORDS_MAX) {
-        size_t skip = strspn(text, " \t\n");
-        text += skip;
+    for (int words = 0; *text && words < SEARCH_WORDS_MAX; words++) {
+        text += strspn(text, " \t\n");
         size_t n = strcspn(text, " \t\n");
-        bool is_long = characters(text, n) >= TRIGRAM;
-        if (is_long) {
+        if (characters(text, n) >= TRIGRAM) {
             append(match, match->size ? " \"" : "\"");
+            append_escaped(match, text, n, "\"", "\"");
+            append(match, "\"");
         } else if (n) {
             cq_buf_clear(like);
             append(like, "%");
+            append_escaped(like, text, n, "%_\\", "\\");
+            append(like, "%");
         }
-        for (size_t i = 0; i < n; i++) {
-            cq_buf_t *to = is_long ? match : like;
-            if (is_long ? text[i] == '"' : strchr("%_\\", text[i]) != NULL) {
-                append(to, is_long ? "\"" : "\\");
-            }
-            cq_buf_append(to, &text[i], 1);
-        }
-        if (n) {
-            append(is_long ? match : like, is_long ? "\"" : "%");
-        }
-        words += n > 0;
         text += n;
     }
     if (!like->size) {

@@ -33,14 +33,14 @@ struct cq_event_node {
 
 /* NULL if no descriptor is left. */
 cq_events_t *cq_events_new(void);
-void cq_events_destroy(cq_events_t **events);
-int cq_events_fd(const cq_events_t *events);
+void cq_events_destroy(cq_events_t **p);
+int cq_events_fd(const cq_events_t *q);
 /* Copies the event and its strings (cut at their sizes). */
-void cq_events_push(cq_events_t *events, const cq_client_event_t *event);
-void cq_events_poke(cq_events_t *events);
+void cq_events_push(cq_events_t *q, const cq_client_event_t *event);
+void cq_events_poke(cq_events_t *q);
 /* Was poked since the last call? Also makes the descriptor quiet until the next push or poke. */
-bool cq_events_take_poke(cq_events_t *events);
+bool cq_events_take_poke(cq_events_t *q);
 /* Gives the oldest event (free it), or NULL. */
-struct cq_event_node *cq_events_pop(cq_events_t *events);
+struct cq_event_node *cq_events_pop(cq_events_t *q);
 
 #endif

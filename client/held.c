@@ -156,7 +156,7 @@ cq_client_search(cq_client_t *c,
         count = cq_db_message_search(c->db, text, peer ? &chat.chat : NULL, limit, &rows);
     }
     pthread_mutex_unlock(&c->lock);
-    for (int i = 0; i < count; i++) {
+    for (int i = 0; rows && i < count; i++) {
         pthread_mutex_lock(&c->lock);
         int rc = cq_db_chat_get(c->db, &rows[i].chat, &chat);
         pthread_mutex_unlock(&c->lock);

@@ -284,13 +284,13 @@ on_goaway(cq_session_t *s, cq_reader_t *fields, size_t count)
 
 static const struct push_row {
     uint8_t code;
-    int (*fn)(cq_session_t *s, cq_reader_t *fields, size_t count);
     bool writes; /* needs the turn's transaction */
+    int (*fn)(cq_session_t *s, cq_reader_t *fields, size_t count);
 } push_rows[] = {
-    {CQ_OP_MESSAGE, on_message, true},     {CQ_OP_RECEIPT, on_receipt, true},
-    {CQ_OP_FRIEND, on_friend, true},       {CQ_OP_PRESENCE_NOTE, on_presence, false},
-    {CQ_OP_TYPING_NOTE, on_typing, false}, {CQ_OP_SYNC_NOW, on_sync_now, false},
-    {CQ_OP_GOAWAY, on_goaway, false},
+    {CQ_OP_MESSAGE, true, on_message},     {CQ_OP_RECEIPT, true, on_receipt},
+    {CQ_OP_FRIEND, true, on_friend},       {CQ_OP_PRESENCE_NOTE, false, on_presence},
+    {CQ_OP_TYPING_NOTE, false, on_typing}, {CQ_OP_SYNC_NOW, false, on_sync_now},
+    {CQ_OP_GOAWAY, false, on_goaway},
 };
 
 void

@@ -129,8 +129,8 @@ static int
 check_signature(const struct cq_key_bundle *b, const struct cq_keyring_owner *o)
 {
     enum {
-        TEXT_SIZE =
-            sizeof signed_prefix - 1 + 2 * CQ_ID_SIZE + CQ_KEY_SIZE + CQ_SEAL_SIZE + DIGEST_SIZE
+        TEXT_SIZE = sizeof signed_prefix - 1 + (size_t)2 * CQ_ID_SIZE + CQ_KEY_SIZE + CQ_SEAL_SIZE +
+                    DIGEST_SIZE
     };
     uint8_t text[TEXT_SIZE];
     if (b->sealed.n != CQ_KEY_SIZE + CQ_SEAL_SIZE || b->signature.n != CQ_SIGN_SIZE) {

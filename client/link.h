@@ -44,6 +44,6 @@ bool cq_link_is_flushed(const cq_link_t *link);
 /* Drops the connection and frees what can be freed; the loop must run on until it has no handles,
  * then finish. */
 void cq_link_stop(cq_link_t *link);
-void cq_link_finish(cq_link_t **link);
+void cq_link_finish(cq_link_t **p);
 
 #endif

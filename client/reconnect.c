@@ -77,7 +77,7 @@ cq_url_parse(const char *s, size_t n, struct cq_url *out)
     memcpy(out->text, s, n);
     for (size_t i = 0; i < sizeof schemes / sizeof schemes[0]; i++) {
         size_t skip = strlen(schemes[i].prefix);
-        if (n <= skip || memcmp(s, schemes[i].prefix, skip)) {
+        if (n <= skip || memcmp(s, schemes[i].prefix, skip) != 0) {
             continue;
         }
         const char *rest = s + skip;

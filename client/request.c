@@ -172,7 +172,7 @@ read_friend(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a)
 static int
 read_friends(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a)
 {
-    struct cq_friends list;
+    struct cq_friends list = {0};
     int rc = cq_schema_read(&cq_friends_schema, &a->fields, a->count, &list);
     cq_reader_t r = cq_list_reader(&list.friends);
     for (size_t i = 0; !rc && i < list.friends.count; i++) {
@@ -199,7 +199,7 @@ read_presence(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a
 static int
 read_devices(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a)
 {
-    struct cq_devices list;
+    struct cq_devices list = {0};
     int rc = cq_schema_read(&cq_devices_schema, &a->fields, a->count, &list);
     cq_reader_t r = cq_list_reader(&list.devices);
     for (size_t i = 0; !rc && i < list.devices.count; i++) {

@@ -22,7 +22,7 @@ static void on_sent(cq_session_t *s, const struct cq_pending *p, struct cq_answe
 /* ---- one step ---- */
 
 static int
-encrypt(cq_session_t *s, struct cq_out *o, uint64_t key_version)
+seal_row(cq_session_t *s, struct cq_out *o, uint64_t key_version)
 {
     uint8_t key[CQ_KEY_SIZE];
     int rc = cq_db_key_get(s->db, &o->chat, key_version, key);
@@ -52,7 +52,7 @@ renew_keys(cq_session_t *s, const struct cq_chat *chat, struct cq_out *rows, int
         if (!may_change || rows[i].key_version >= chat->key_version) {
             continue;
         }
-        int rc = encrypt(s, &rows[i], chat->key_version);
+        int rc = seal_row(s, &rows[i], chat->key_version);
         if (rc == -CQ_E_NOT_FOUND) {
             return 0; /* the key comes with a sync */
         }
@@ -153,18 +153,21 @@ flush_chat(cq_session_t *s, const struct cq_id *id)
     }
     bool go[64] = {false};
     struct cq_out *rows = NULL;
-    struct cq_chat chat;
+    struct cq_chat chat = {0};
     int rc = cq_session_tx(s);
     rc = rc ? rc : cq_db_chat_get(s->db, id, &chat);
     int count = rc ? rc : cq_db_out_list(s->db, id, &rows);
-    rc = count < 0 ? count : renew_keys(s, &chat, rows, count);
-    rc = rc ? rc : choose(s, &chat, rows, count, go);
+    rc = count < 0 ? count : 0;
+    if (rows) {
+        rc = renew_keys(s, &chat, rows, count);
+        rc = rc ? rc : choose(s, &chat, rows, count, go);
+    }
     if (rc) {
         cq_session_tx_fail(s, rc);
     }
     /* Committed before anything is put into a frame: a frame that gets full is written at once. */
     rc = cq_session_tx_end(s);
-    for (int i = 0; !rc && i < count && s->phase == CQ_PHASE_ONLINE; i++) {
+    for (int i = 0; rows && !rc && i < count && s->phase == CQ_PHASE_ONLINE; i++) {
         if (go[i]) {
             ask_send(s, &rows[i]);
         }
@@ -404,7 +407,7 @@ requeue(cq_session_t *s)
             continue;
         }
         rc = cq_db_out_next(s->db, &rows[i].chat, &rows[i].dseq, &rows[i].prev);
-        rc = rc ? rc : encrypt(s, &rows[i], rows[i].key_version);
+        rc = rc ? rc : seal_row(s, &rows[i], rows[i].key_version);
         rc = rc ? rc : cq_db_out_rebuild(s->db, &rows[i]);
     }
     cq_db_out_free(rows, count > 0 ? count : 0);

@@ -44,11 +44,11 @@ struct cq_session_cfg {
 
 /* Starts the thread. 0 or an error of the database, -CQ_E_IO (no thread, no loop). */
 int cq_session_new(const struct cq_session_cfg *cfg, cq_session_t **out) CQ_MUST_CHECK;
-/* Takes *cmd; any thread. -CQ_E_BUSY with 1,024 unanswered: it is freed. */
-int cq_session_submit(cq_session_t *s, struct cq_command **cmd) CQ_MUST_CHECK;
+/* Takes *p; any thread. -CQ_E_BUSY with 1,024 unanswered: it is freed. */
+int cq_session_submit(cq_session_t *s, struct cq_command **p) CQ_MUST_CHECK;
 /* Wipes and frees. */
 void cq_command_destroy(struct cq_command **cmd);
 /* Closes the connection and joins the thread. */
-void cq_session_destroy(cq_session_t **s);
+void cq_session_destroy(cq_session_t **p);
 
 #endif

@@ -45,7 +45,7 @@ static void
 on_keys(cq_session_t *s, const struct cq_pending *p, struct cq_answer *a)
 {
     (void)p;
-    struct cq_key_bundle bundle;
+    struct cq_key_bundle bundle = {0};
     int rc =
         a->err ? -a->err : cq_schema_read(&cq_key_bundle_schema, &a->fields, a->count, &bundle);
     if (rc) {
@@ -167,7 +167,7 @@ static void
 on_synced(cq_session_t *s, const struct cq_pending *p, struct cq_answer *a)
 {
     (void)p;
-    struct cq_synced synced;
+    struct cq_synced synced = {0};
     int rc = a->err ? -a->err : cq_schema_read(&cq_synced_schema, &a->fields, a->count, &synced);
     if (rc) {
         sync_failed(s, a);
@@ -252,7 +252,7 @@ store_all(cq_session_t *s, const struct cq_history_part *part, bool *key_missing
 static void
 on_history(cq_session_t *s, const struct cq_pending *p, struct cq_answer *a)
 {
-    struct cq_history_part part;
+    struct cq_history_part part = {0};
     struct cq_chat_run *run = cq_session_run(s, &p->chat);
     int rc =
         a->err ? -a->err : cq_schema_read(&cq_history_part_schema, &a->fields, a->count, &part);

@@ -491,7 +491,7 @@ converse(struct chat *c)
         if (ready > 0 && fds[1].revents && !take_input(c, &line)) {
             is_open = false;
             /* typed is typed: what still waits may take a moment, or stays in the outbox */
-            end = c->edit ? cli_now_ms() : cli_now_ms() + PIPE_WAIT_S * 1000;
+            end = c->edit ? cli_now_ms() : cli_now_ms() + PIPE_WAIT_S * UINT64_C(1000);
         }
         if (!is_open && !c->waiting) {
             break;

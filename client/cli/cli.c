@@ -255,7 +255,7 @@ catch_signals(void)
     sigemptyset(&block);
     sigaddset(&block, SIGINT);
     sigaddset(&block, SIGTERM);
-    sigprocmask(SIG_BLOCK, &block, NULL);
+    (void)pthread_sigmask(SIG_BLOCK, &block, NULL);
 }
 
 /* ---- the client ---- */

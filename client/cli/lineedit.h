@@ -22,7 +22,7 @@ enum lineedit_event {
 /* max: most bytes of a line. The terminal is put into raw mode until lineedit_destroy. NULL if fd
  * is no terminal. */
 lineedit_t *lineedit_new(int fd, size_t max);
-void lineedit_destroy(lineedit_t **e);
+void lineedit_destroy(lineedit_t **p);
 /* One byte of input. Pure: nothing is printed. */
 enum lineedit_event lineedit_feed(lineedit_t *e, unsigned char byte);
 bool lineedit_is_empty(const lineedit_t *e);

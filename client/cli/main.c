@@ -130,8 +130,9 @@ static const char *
 default_home(void)
 {
     static char path[4096];
-    const char *config = getenv("XDG_CONFIG_HOME");
-    const char *home = getenv("HOME");
+    const char *config =
+        getenv("XDG_CONFIG_HOME");     /* NOLINT(concurrency-mt-unsafe): one thread yet */
+    const char *home = getenv("HOME"); /* NOLINT(concurrency-mt-unsafe): one thread yet */
     int n = config && config[0] == '/' ? snprintf(path, sizeof path, "%s/chasqui", config)
             : home && home[0]          ? snprintf(path, sizeof path, "%s/.config/chasqui", home)
                                        : 0;
@@ -217,8 +218,9 @@ main(int argc, char **argv)
     struct rlimit none = {0, 0};
     (void)prctl(PR_SET_DUMPABLE, 0);
     (void)setrlimit(RLIMIT_CORE, &none);
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread yet */
     if (!setlocale(LC_CTYPE, "") || MB_CUR_MAX == 1) {
-        (void)setlocale(LC_CTYPE, "C.UTF-8");
+        (void)setlocale(LC_CTYPE, "C.UTF-8"); /* NOLINT(concurrency-mt-unsafe) */
     }
     struct cli cli = {0};
     int rc = run(&cli, argc, argv);

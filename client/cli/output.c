@@ -226,8 +226,8 @@ out_day(uint64_t time_unix_ms, char *out, size_t size)
 void
 out_init(bool json)
 {
-    const char *no_color = getenv("NO_COLOR");
-    const char *term = getenv("TERM");
+    const char *no_color = getenv("NO_COLOR"); /* NOLINT(concurrency-mt-unsafe): one thread yet */
+    const char *term = getenv("TERM");         /* NOLINT(concurrency-mt-unsafe): one thread yet */
     colors = !json && isatty(STDOUT_FILENO) && (!no_color || !*no_color) && term &&
              strcmp(term, "dumb") != 0;
 }

@@ -67,6 +67,6 @@ out_table_t *out_table_new(size_t columns, const char *const *titles);
 /* cells: safe strings, copied; styles: one per cell or NULL */
 void out_table_row(out_table_t *t, const char *const *cells, const enum out_style *styles);
 /* Prints and frees. right: bit i set: column i is aligned right. */
-void out_table_print(out_table_t **t, unsigned right);
+void out_table_print(out_table_t **p, unsigned right);
 
 #endif

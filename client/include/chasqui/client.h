@@ -131,8 +131,8 @@ typedef struct cq_client_config {
 /* Opens the home; does not connect. *client is NULL on error: CQ_CLIENT_E_BAD_URL, or the
  * protocol's IO, CORRUPT, NEWER_SCHEMA (written by a newer version), LOCKED. */
 int cq_client_open(const cq_client_config_t *config, cq_client_t **client);
-/* Disconnects, stops the thread, frees everything. *client is NULL afterwards. */
-void cq_client_close(cq_client_t **client);
+/* Disconnects, stops the thread, frees everything. *p is NULL afterwards. */
+void cq_client_close(cq_client_t **p);
 
 /* Readable when cq_client_dispatch() has something to do. Only poll it. */
 int cq_client_fd(const cq_client_t *client);

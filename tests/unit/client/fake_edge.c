@@ -31,7 +31,7 @@ struct fake_edge {
 static void
 give_up(const char *what)
 {
-    fprintf(stderr, "fake edge: %s\n", what);
+    (void)fprintf(stderr, "fake edge: %s\n", what);
     abort();
 }
 
@@ -47,7 +47,7 @@ fake_edge_new(void)
         getsockname(e->listener, (struct sockaddr *)&a, &n)) {
         give_up("cannot listen");
     }
-    snprintf(e->url, sizeof e->url, "ws://127.0.0.1:%u/ws", ntohs(a.sin_port));
+    (void)snprintf(e->url, sizeof e->url, "ws://127.0.0.1:%u/ws", ntohs(a.sin_port));
     return e;
 }
 
@@ -136,13 +136,14 @@ fake_edge_accept(fake_edge_t *e)
     unsigned char digest[20];
     char accept_key[64];
     char answer[512];
-    snprintf(text, sizeof text, "%.24s%s", key ? key + 19 : "", guid);
+    (void)snprintf(text, sizeof text, "%.24s%s", key ? key + 19 : "", guid);
     lws_SHA1((const unsigned char *)text, strlen(text), digest);
     lws_b64_encode_string((const char *)digest, sizeof digest, accept_key, sizeof accept_key);
-    snprintf(answer, sizeof answer,
-             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-             "Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: chasqui.v1\r\n\r\n",
-             accept_key);
+    (void)snprintf(
+        answer, sizeof answer,
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Accept: %s\r\nSec-WebSocket-Protocol: chasqui.v1\r\n\r\n",
+        accept_key);
     cq_buf_clear(&e->in);
     send_all(e, answer, strlen(answer));
 }
@@ -205,13 +206,14 @@ fake_edge_expect(fake_edge_t *e, uint8_t code, struct fake_op *out)
     struct cq_frame_op op;
     do {
         if (!next_op(e, DEADLINE_MS, &op)) {
-            fprintf(stderr, "waited for %s\n", cq_op_find(code)->name);
+            (void)fprintf(stderr, "waited for %s\n", cq_op_find(code)->name);
             give_up("the operation did not come");
         }
     } while (op.code == CQ_OP_PING && code != CQ_OP_PING);
     if (op.code != code) {
         const struct cq_op *row = cq_op_find(op.code);
-        fprintf(stderr, "waited for %s, got %s\n", cq_op_find(code)->name, row ? row->name : "?");
+        (void)fprintf(stderr, "waited for %s, got %s\n", cq_op_find(code)->name,
+                      row ? row->name : "?");
         give_up("another operation");
     }
     memset(out, 0, sizeof *out);
@@ -227,7 +229,7 @@ fake_edge_expect_silence(fake_edge_t *e, int ms)
 {
     struct cq_frame_op op;
     if (next_op(e, ms, &op)) {
-        fprintf(stderr, "got %s\n", cq_op_find(op.code) ? cq_op_find(op.code)->name : "?");
+        (void)fprintf(stderr, "got %s\n", cq_op_find(op.code) ? cq_op_find(op.code)->name : "?");
         give_up("an operation that nobody asked for");
     }
 }

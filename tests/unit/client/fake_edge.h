@@ -11,7 +11,7 @@ typedef struct fake_edge fake_edge_t;
 
 /* Listens on a free port of 127.0.0.1. */
 fake_edge_t *fake_edge_new(void);
-void fake_edge_destroy(fake_edge_t **e);
+void fake_edge_destroy(fake_edge_t **p);
 const char *fake_edge_url(const fake_edge_t *e);
 /* Waits for a client, and shakes hands. */
 void fake_edge_accept(fake_edge_t *e);
@@ -35,7 +35,7 @@ struct fake_op {
 };
 
 /* The next operation, which must be `code` (PINGs are skipped). */
-void fake_edge_expect(fake_edge_t *e, uint8_t code, struct fake_op *op);
+void fake_edge_expect(fake_edge_t *e, uint8_t code, struct fake_op *out);
 /* Is there no operation for ms? */
 void fake_edge_expect_silence(fake_edge_t *e, int ms);
 void fake_edge_ok(fake_edge_t *e, uint64_t rid, const struct cq_schema *s, const void *in);

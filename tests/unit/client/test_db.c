@@ -49,7 +49,7 @@ tear_down(void **state)
     cq_db_close(&f->db);
     static const char *const files[] = {"device.db", "device.db-wal", "device.db-shm"};
     for (int i = 0; i < 3; i++) {
-        snprintf(path, sizeof path, "%s/%s", f->home, files[i]);
+        (void)snprintf(path, sizeof path, "%s/%s", f->home, files[i]);
         unlink(path);
     }
     rmdir(f->home);
@@ -85,7 +85,7 @@ test_private_files(void **state)
     struct fixture *f = *state;
     char path[128];
     struct stat st;
-    snprintf(path, sizeof path, "%s/device.db", f->home);
+    (void)snprintf(path, sizeof path, "%s/device.db", f->home);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     assert_int_equal(stat(f->home, &st), 0);
@@ -121,7 +121,7 @@ test_newer_database_is_refused(void **state)
     struct fixture *f = *state;
     char path[128];
     sqlite3 *sql;
-    snprintf(path, sizeof path, "%s/device.db", f->home);
+    (void)snprintf(path, sizeof path, "%s/device.db", f->home);
     cq_db_close(&f->db);
     assert_int_equal(sqlite3_open(path, &sql), SQLITE_OK);
     assert_int_equal(sqlite3_exec(sql, "PRAGMA user_version = 99", NULL, NULL, NULL), SQLITE_OK);
@@ -135,13 +135,13 @@ test_garbage_is_refused(void **state)
 {
     struct fixture *f = *state;
     char path[128];
-    snprintf(path, sizeof path, "%s/device.db", f->home);
+    (void)snprintf(path, sizeof path, "%s/device.db", f->home);
     cq_db_close(&f->db);
     FILE *file = fopen(path, "w");
     for (int i = 0; i < 5000; i++) {
-        fputs("not a database ", file);
+        (void)fputs("not a database ", file);
     }
-    fclose(file);
+    (void)fclose(file);
     assert_int_equal(cq_db_open(f->home, &f->db), -CQ_E_CORRUPT);
     assert_int_equal(cq_db_open("/proc/none/home", &f->db), -CQ_E_IO);
 }

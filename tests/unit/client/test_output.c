@@ -19,7 +19,7 @@ expect_safe(const char *s, size_t n, size_t columns, const char *expected)
     free(got);
 }
 
-#define SAFE(s, expected) expect_safe(s, sizeof s - 1, 0, expected)
+#define SAFE(s, expected) expect_safe((s), sizeof(s) - 1, 0, expected)
 
 static void
 test_escapes(void **state)
@@ -114,7 +114,7 @@ main(void)
         cmocka_unit_test(test_width),   cmocka_unit_test(test_json),
         cmocka_unit_test(test_times),
     };
-    setenv("TZ", "UTC", 1);
+    (void)setenv("TZ", "UTC", 1);
     if (!setlocale(LC_CTYPE, "C.UTF-8")) {
         return 1;
     }

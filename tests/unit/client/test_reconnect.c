@@ -63,7 +63,7 @@ test_list(void **state)
     assert_true(cq_reconnect_init(&r, "ws://a/,nonsense", 0) < 0);
     char many[512] = "ws://a/";
     for (int i = 1; i <= CQ_URL_COUNT_MAX; i++) {
-        strcat(many, ",ws://a/");
+        memcpy(many + strlen(many), ",ws://a/", sizeof ",ws://a/");
     }
     assert_true(cq_reconnect_init(&r, many, 0) < 0);
 }

@@ -190,7 +190,7 @@ give_history(struct world *w, uint64_t from, uint64_t to)
         cq_buf_t ct = {0};
         uint8_t nonce[24];
         char text[32];
-        snprintf(text, sizeof text, "m%u", (unsigned)seq);
+        (void)snprintf(text, sizeof text, "m%u", (unsigned)seq);
         make_message(w, seq, text, &m, &ct, nonce);
         cq_schema_write_array(&cq_message_schema, &rows, &m);
         cq_buf_free(&ct);
@@ -231,15 +231,15 @@ on_event(void *ctx, const cq_client_event_t *e)
     assert_true(w->event_count < EVENTS_MAX);
     struct seen *s = &w->events[w->event_count++];
     s->event = *e;
-    snprintf(s->text, sizeof s->text, "%s", e->text ? e->text : "");
-    snprintf(s->peer, sizeof s->peer, "%s", e->peer ? e->peer : "");
+    (void)snprintf(s->text, sizeof s->text, "%s", e->text ? e->text : "");
+    (void)snprintf(s->peer, sizeof s->peer, "%s", e->peer ? e->peer : "");
 }
 
 static int64_t
 now_ms(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
@@ -336,7 +336,7 @@ tear_down(void **state)
     char command[128];
     cq_client_close(&w->client);
     fake_edge_destroy(&w->edge);
-    snprintf(command, sizeof command, "rm -rf %s", w->home);
+    (void)snprintf(command, sizeof command, "rm -rf %s", w->home);
     int rc = system(command); /* NOLINT(cert-env33-c): a path of mkdtemp */
     free(w);
     return rc;
@@ -562,7 +562,7 @@ test_gap(void **state)
     take_ack(w, 4, 0);
     for (int i = 1; i <= 4; i++) {
         char expected[8];
-        snprintf(expected, sizeof expected, "m%d", i);
+        (void)snprintf(expected, sizeof expected, "m%d", i);
         assert_string_equal(wait_for(w, CQ_CLIENT_EVENT_MESSAGE).text, expected);
     }
 }
