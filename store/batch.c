@@ -36,6 +36,7 @@ store_batch_destroy(struct store_batch **batch)
         return;
     }
     cq_buf_free(&b->bytes);
+    cq_buf_free(&b->answers);
     free(b->records);
     free(b->rows);
     free(b->replies);
@@ -151,7 +152,8 @@ store_batch_reply(struct store_batch *b,
 {
     struct store_batch_reply *r = add_reply(b, to);
     r->field_count = field_count;
-    r->fields = keep(b, raw);
+    r->fields = (struct store_batch_span){b->answers.size, raw.n};
+    cq_buf_append(&b->answers, raw.p, raw.n);
 }
 
 void
@@ -162,9 +164,9 @@ store_batch_reply_schema(struct store_batch *b,
 {
     struct store_batch_reply *r = add_reply(b, to);
     r->field_count = s->field_count;
-    r->fields.offset = b->bytes.size;
-    cq_schema_write(s, &b->bytes, in);
-    r->fields.size = b->bytes.size - r->fields.offset;
+    r->fields.offset = b->answers.size;
+    cq_schema_write(s, &b->answers, in);
+    r->fields.size = b->answers.size - r->fields.offset;
 }
 
 void

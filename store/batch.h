@@ -49,7 +49,10 @@ struct store_batch {
     uint64_t number;    /* 1, 2, 3 … per process */
     uint64_t first_pos; /* of the first record */
     uint64_t marker;    /* projections are complete up to here once this is durable; 0: unchanged */
-    cq_buf_t bytes;     /* all spans point in here */
+    cq_buf_t bytes; /* spans of records and rows point in here; the committer reads it: fixed once
+                       sealed */
+    cq_buf_t
+        answers; /* fields of replies: answers are added while the batch is being committed, too */
     struct store_batch_span *records;
     size_t record_count, record_room;
     struct store_batch_row *rows;

@@ -139,7 +139,7 @@ on_durable(struct store_core *core, struct store_batch *b)
     store_projection_committed(core->projection, b);
     for (size_t i = 0; i < b->reply_count; i++) {
         const struct store_batch_reply *r = &b->replies[i];
-        struct cq_view raw = {b->bytes.data + r->fields.offset, r->fields.size};
+        struct cq_view raw = {b->answers.data + r->fields.offset, r->fields.size};
         cq_bus_reply_raw(core->bus, &r->to, r->field_count, raw);
     }
     store_route_committed(core->route, b);

@@ -192,7 +192,7 @@ store_core_append(struct store_core *core,
     write_record(core, kind, fields);
     *pos = core->last_pos;
     if (core->building->record_count >= BATCH_RECORDS_MAX ||
-        core->building->bytes.size >= BATCH_BYTES_MAX) {
+        core->building->bytes.size + core->building->answers.size >= BATCH_BYTES_MAX) {
         cq_bus_pause(core->bus, true);
     }
     return 0;

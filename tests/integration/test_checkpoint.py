@@ -10,7 +10,7 @@ import pytest
 from chasqui import Refused, befriend
 
 SYSTEM = {"store": ["--checkpoint-idle-ms", "10", "--checkpoint-records", "3"],
-          "edge": ["--limit-send-per-s", "0", "--limit-friend-per-s", "0"]}
+          "edge": [f"--limit-{what}-per-s=0" for what in ("send", "friend", "query")]}
 
 
 def restart(system, people):
@@ -94,3 +94,27 @@ def test_dseq_between_checkpoints(system):
                     a.ask("SEND", *prepared[i - 16])
     assert b.texts(a) == [f"m{i}" for i in range(40)]
     a.close(), b.close()
+
+
+def test_answers_while_a_commit_is_on_its_way(system):
+    """Answers that wait for a commit must not touch what the committer is writing: the log would be damaged."""
+    x, y = system.person(1), system.person(2)
+    others = [system.person(1) for _ in range(3)]
+    for other in others:
+        befriend(other, y)
+        other.send(y, "z" * 3000)
+    befriend(x, y)
+    chat, texts = x.chat(y), []
+    for i in range(200):
+        texts.append(f"m{i}")
+        fields = x.prepare(chat, texts[-1])
+        sending = x.link.start("SEND", *fields)
+        asking = [y.link.start("KEYS", []), y.link.start("CHATS", None), y.link.start("SYNC", None, 0)]
+        x.link.finish(sending)
+        x.dseq[chat] = fields[1]
+        for rid in asking:
+            y.patiently(lambda: y.link.finish(rid))
+    restart(system, (x, y))
+    assert x.texts(y) == texts
+    for d in (x, y, *others):
+        d.close()
