@@ -313,6 +313,10 @@ on_outcome(struct chat *c, const cq_client_event_t *e)
         set_mark(c, i, e->type == CQ_CLIENT_EVENT_SENT ? mark_of(c, e->seq) : MARK_REFUSED);
         if (e->type == CQ_CLIENT_EVENT_FAILED) {
             print_remark(c, cq_client_error_text(e->error));
+        } else if (!c->edit) {
+            char text[64];
+            (void)snprintf(text, sizeof text, "✓ sent, seq %" PRIu64, e->seq);
+            print_remark(c, text);
         }
     }
 }
@@ -408,7 +412,7 @@ tell_typing(struct chat *c, bool on)
 static void
 send_line(struct chat *c, const cq_buf_t *text)
 {
-    struct entry e = {.mark = MARK_WAITING};
+    struct entry e = {.mark = c->edit ? MARK_WAITING : MARK_NONE};
     size_t n = text->size;
     while (n && (text->data[n - 1] == ' ' || text->data[n - 1] == '\n')) {
         n--;
