@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Every decoder of what lies on disk, in Redis or in a client's hands: rows of the store, resume
+ * tokens, values of presence. The first byte says which. What is accepted is written and read
+ * again: it must come out the same.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/rt/token.h"
+
+#include "presence/redis_value.h"
+#include "store/account.h"
+#include "store/chat.h"
+#include "store/friend.h"
+#include "tests/fuzz/fuzz_wire.h"
+
+static void
+must(bool holds)
+{
+    if (!holds) {
+        abort();
+    }
+}
+
+static void
+must_equal(const cq_buf_t *a, const cq_buf_t *b)
+{
+    must(a->size == b->size && memcmp(a->data, b->data, a->size) == 0);
+}
+
+static void
+try_chat(struct cq_view row)
+{
+    static const struct cq_id id = {{1}};
+    struct store_chat c;
+    cq_buf_t first = {0};
+    cq_buf_t second = {0};
+    store_chat_init(&c, &id);
+    int rc = store_chat_read(row, &c);
+    if (rc == 0) {
+        store_chat_write(&first, &c);
+        store_chat_fini(&c);
+        store_chat_init(&c, &id);
+        must(store_chat_read((struct cq_view){first.data, first.size}, &c) == 0);
+        store_chat_write(&second, &c);
+        must_equal(&first, &second);
+    }
+    store_chat_fini(&c);
+    cq_buf_free(&first);
+    cq_buf_free(&second);
+}
+
+static void
+try_index(struct cq_view row)
+{
+    struct store_chat_index index;
+    (void)!store_chat_read_index(row, &index);
+}
+
+static void
+try_friend(struct cq_view row)
+{
+    struct store_friend f;
+    struct store_friend again;
+    cq_buf_t b = {0};
+    if (store_friend_read(row, &f) == 0) {
+        store_friend_write(&b, &f);
+        must(store_friend_read((struct cq_view){b.data, b.size}, &again) == 0);
+        must(again.relation == f.relation && strcmp(again.peer_name, f.peer_name) == 0);
+    }
+    cq_buf_free(&b);
+}
+
+static void
+try_account(struct cq_view row)
+{
+    struct store_account a;
+    if (store_account_read(row, &a) == 0) {
+        must(strlen(a.name) <= CQ_NAME_MAX && strlen(a.hash) < STORE_HASH_SIZE);
+    }
+}
+
+static void
+try_device(struct cq_view row)
+{
+    struct store_device d;
+    if (store_device_read(row, &d) == 0) {
+        must(strlen(d.label) <= CQ_LABEL_MAX);
+    }
+}
+
+static void
+try_token(struct cq_view token)
+{
+    static const uint8_t key[32] = {0x58, 0x66};
+    struct cq_token t;
+    must(cq_token_verify(token.p, token.n, key, 0, &t) != 0); /* nobody has signed it */
+}
+
+static void
+try_online(struct cq_view value)
+{
+    struct presence_redis_session sessions[PRESENCE_REDIS_LISTED_MAX];
+    uint64_t heartbeat = 0;
+    int count = presence_redis_value_read(value, &heartbeat, sessions, PRESENCE_REDIS_LISTED_MAX);
+    must(count <= PRESENCE_REDIS_LISTED_MAX);
+    for (int i = 0; i < count; i++) {
+        must(strlen(sessions[i].edge) <= CQ_ACTOR_NAME_MAX);
+    }
+}
+
+static void
+try_key(struct cq_view key)
+{
+    struct cq_id user;
+    uint64_t number = 0;
+    (void)!presence_redis_value_key_read(key, PRESENCE_REDIS_ONLINE, &user);
+    (void)presence_redis_value_number(key, &number);
+}
+
+static void (*const tries[])(struct cq_view) = {
+    try_chat, try_index, try_friend, try_account, try_device, try_token, try_online, try_key,
+};
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
+{
+    if (n > 0 && data[0] < sizeof tries / sizeof tries[0]) {
+        tries[data[0]]((struct cq_view){data + 1, n - 1});
+    }
+    return 0;
+}

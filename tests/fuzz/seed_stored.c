@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Writes the seeds of fuzz_stored: one good value of each kind, and that value cut off and changed.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/rt/token.h"
+#include "common/wire/pack.h"
+
+#include "presence/redis_value.h"
+#include "store/account.h"
+#include "store/chat.h"
+#include "store/friend.h"
+
+enum {
+    PATH_SIZE = 4096
+};
+
+static const char *folder;
+
+static void
+write_seed(unsigned kind, const char *variant, const void *data, size_t n)
+{
+    char path[PATH_SIZE];
+    (void)snprintf(path, sizeof path, "%s/stored-%u-%s", folder, kind, variant);
+    FILE *f = fopen(path, "we");
+    bool ok = f && fputc((int)kind, f) != EOF && fwrite(data, 1, n, f) == n;
+    if (!f || fclose(f) != 0 || !ok) {
+        (void)fprintf(stderr, "seed_stored: cannot write %s\n", path);
+        exit(EXIT_FAILURE); /* NOLINT(concurrency-mt-unsafe) one thread */
+    }
+}
+
+static void
+write_seeds(unsigned kind, cq_buf_t *b)
+{
+    write_seed(kind, "good", b->data, b->size);
+    write_seed(kind, "half", b->data, b->size / 2);
+    b->data[b->size / 3] ^= 0x55;
+    write_seed(kind, "changed", b->data, b->size);
+    cq_buf_clear(b);
+}
+
+static void
+write_chat(cq_buf_t *b)
+{
+    struct store_chat_device devices[2] = {
+        {.device = {{1}}, .last_dseq = 9, .answer_count = 2, .answers = {{9, 4}, {7, 2}}},
+        {.device = {{2}}, .member = 1, .delivered = 4}};
+    struct store_chat c = {.last_pos = 70, .head = 4, .open = true, .key_version = 1};
+    c.members[0] = (struct store_chat_member){.user = {{3}}, .sent = 3, .read_audit = true};
+    c.members[1] = (struct store_chat_member){.user = {{4}}, .sent = 1, .unread_count = 1};
+    c.devices = devices;
+    c.device_count = 2;
+    store_chat_write(b, &c);
+}
+
+static void
+write_online(cq_buf_t *b)
+{
+    static const struct presence_redis_session session = {"edge.1", 77, {{5}}, 1795497454817};
+    char text[PRESENCE_REDIS_VALUE_SIZE];
+    cq_buf_append(b, text, presence_redis_value_write(text, 1795497454817, &session, 1));
+}
+
+static void
+write_key(cq_buf_t *b)
+{
+    static const struct cq_id user = {{6}};
+    char text[PRESENCE_REDIS_KEY_SIZE];
+    cq_buf_append(b, text, presence_redis_value_key(text, PRESENCE_REDIS_ONLINE, &user));
+}
+
+int
+main(int argc, char **argv)
+{
+    static const struct store_chat_index index = {5, 3};
+    static const uint8_t secret_key[64] = {1};
+    struct store_friend f = {.last_pos = 3,
+                             .relation = CQ_RELATION_FRIENDS,
+                             .chat = {{1}},
+                             .key_version = 1,
+                             .peer_name = "bob"};
+    struct store_account a = {.name = "ann", .hash = "$argon2id$v=19$", .created_unix_ms = 1};
+    struct store_device d = {.label = "phone", .generation = 1};
+    struct cq_token t = {
+        .user = {{1}}, .device = {{2}}, .name = "ann", .generation = 1, .expires_unix_ms = 1};
+    cq_buf_t b = {0};
+    if (argc != 2) {
+        (void)fprintf(stderr, "usage: seed_stored FOLDER\n");
+        return EXIT_FAILURE;
+    }
+    folder = argv[1];
+    write_chat(&b);
+    write_seeds(0, &b);
+    store_chat_write_index(&b, &index);
+    write_seeds(1, &b);
+    store_friend_write(&b, &f);
+    write_seeds(2, &b);
+    store_account_write(&b, &a);
+    write_seeds(3, &b);
+    store_device_write(&b, &d);
+    write_seeds(4, &b);
+    cq_token_sign(&b, &t, secret_key);
+    write_seeds(5, &b);
+    write_online(&b);
+    write_seeds(6, &b);
+    write_key(&b);
+    write_seeds(7, &b);
+    cq_buf_free(&b);
+    return EXIT_SUCCESS;
+}
