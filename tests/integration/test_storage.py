@@ -210,7 +210,7 @@ def test_no_core_file_with_secrets(stopped):
     stopped.store.wait_log("id=STORE")
     limits = pathlib.Path(f"/proc/{stopped.store.pid}/limits").read_text()
     core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
-    stopped.store.stop()
+    stopped.store.kill()
     assert core.split()[4] == "0", core
 
 
