@@ -73,7 +73,7 @@ log_in(struct bench_conn *c)
 void
 bench_login_open(struct bench_login *l, size_t count, size_t in_flight, struct bench_hist *took)
 {
-    uint64_t deadline = bench_measure_now_ns() + STORM_S * 1000 * NS_PER_MS;
+    uint64_t deadline = bench_measure_now_ns() + UINT64_C(1000) * STORM_S * NS_PER_MS;
     l->took = took;
     while (l->done < count) {
         while (l->opened < count && l->opened - l->done < in_flight) {
