@@ -12,6 +12,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "common/rt/check.h"
 #include "common/wire/err.h"
 #include "common/wire/limits.h"
 #include "common/wire/read.h"
@@ -75,7 +76,8 @@ struct chat {
     uint64_t seen_unix_ms;
     uint64_t typing_until_ms; /* the other side types */
     uint64_t typing_told_ms;  /* when we said that we do; 0: not */
-    unsigned waiting;         /* own messages without an answer */
+    uint64_t *waiting;        /* own messages without an answer */
+    unsigned waiting_count;
     int error;
 };
 
@@ -302,22 +304,45 @@ on_chat_message(struct chat *c, const cq_client_event_t *e)
 }
 
 static void
+add_waiting(struct chat *c, uint64_t message)
+{
+    c->waiting = realloc(c->waiting, (c->waiting_count + 1) * sizeof *c->waiting);
+    CQ_ASSERT(c->waiting);
+    c->waiting[c->waiting_count++] = message;
+}
+
+/* Was this message typed here? Then it waits no longer. */
+static bool
+drop_waiting(struct chat *c, uint64_t message)
+{
+    for (unsigned i = 0; i < c->waiting_count; i++) {
+        if (c->waiting[i] == message) {
+            c->waiting[i] = c->waiting[--c->waiting_count];
+            return true;
+        }
+    }
+    return false;
+}
+
+static void
 on_outcome(struct chat *c, const cq_client_event_t *e)
 {
+    if (!drop_waiting(c, e->message)) {
+        return; /* of another process, or from before */
+    }
     for (size_t i = 0; i < c->entry_count; i++) {
-        if (c->entries[i].message != e->message || !e->message) {
-            continue;
+        if (c->entries[i].message == e->message) {
+            c->entries[i].seq = e->seq;
+            set_mark(c, i, e->type == CQ_CLIENT_EVENT_SENT ? mark_of(c, e->seq) : MARK_REFUSED);
+            break;
         }
-        c->waiting -= c->waiting > 0;
-        c->entries[i].seq = e->seq;
-        set_mark(c, i, e->type == CQ_CLIENT_EVENT_SENT ? mark_of(c, e->seq) : MARK_REFUSED);
-        if (e->type == CQ_CLIENT_EVENT_FAILED) {
-            print_remark(c, cq_client_error_text(e->error));
-        } else if (!c->edit) {
-            char text[64];
-            (void)snprintf(text, sizeof text, "✓ sent, seq %" PRIu64, e->seq);
-            print_remark(c, text);
-        }
+    }
+    if (e->type == CQ_CLIENT_EVENT_FAILED) {
+        print_remark(c, cq_client_error_text(e->error));
+    } else if (!c->edit) {
+        char text[64];
+        (void)snprintf(text, sizeof text, "✓ sent, seq %" PRIu64, e->seq);
+        print_remark(c, text);
     }
 }
 
@@ -425,7 +450,7 @@ send_line(struct chat *c, const cq_buf_t *text)
         print_remark(c, cq_client_error_text(rc));
         return;
     }
-    c->waiting++;
+    add_waiting(c, e.message);
     struct line l = {"you", (const char *)text->data, n, 0, true, false};
     print_line(c, &l, &e);
 }
@@ -497,7 +522,7 @@ converse(struct chat *c)
             /* typed is typed: what still waits may take a moment, or stays in the outbox */
             end = c->edit ? cli_now_ms() : cli_now_ms() + PIPE_WAIT_S * UINT64_C(1000);
         }
-        if (!is_open && !c->waiting) {
+        if (!is_open && !c->waiting_count) {
             break;
         }
         if (c->cli->state == CQ_CLIENT_IDLE && c->cli->state_error) {
@@ -579,10 +604,7 @@ cli_chat(struct cli *cli, struct cli_args *args)
     if (rc) {
         return rc;
     }
-    struct chat *c = calloc(1, sizeof *c);
-    if (!c) {
-        abort();
-    }
+    struct chat *c = cq_alloc(sizeof *c);
     c->cli = cli;
     c->peer = args->argv[0];
     cli->on_event = on_chat_event;
@@ -599,13 +621,14 @@ cli_chat(struct cli *cli, struct cli_args *args)
         hide(c);
         lineedit_destroy(&c->edit);
         rc = error ? cli_error(cli, error, NULL) : CLI_OK;
-        if (!rc && c->waiting) {
+        if (!rc && c->waiting_count) {
             rc = cli_fail(cli, CLI_UNREACHABLE, "OFFLINE",
                           "%u not sent yet: in the outbox, and going out when any command connects",
-                          c->waiting);
+                          c->waiting_count);
         }
     }
     cli->on_event = NULL;
+    free(c->waiting);
     free(c);
     return rc;
 }
