@@ -205,7 +205,8 @@ cq_link_connect(cq_link_t *link, const struct cq_url *url)
 {
     cq_link_drop(link);
     char host[CQ_URL_MAX + 8];
-    (void)snprintf(host, sizeof host, "%s:%u", url->host, url->port);
+    (void)snprintf(host, sizeof host, strchr(url->host, ':') ? "[%s]:%u" : "%s:%u", url->host,
+                   url->port);
     struct lws_client_connect_info info = {
         .context = link->context,
         .address = url->host,

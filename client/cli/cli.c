@@ -382,6 +382,10 @@ cli_wait(struct cli *cli, int64_t request, const char *what)
 {
     int error;
     int rc = cli_wait_quietly(cli, request, &error);
+    if (rc && interrupted) {
+        return cli_fail(cli, CLI_UNREACHABLE, "INTERRUPTED",
+                        "interrupted: whether it happened is not known");
+    }
     if (error == CQ_CLIENT_E_OFFLINE && cli->state_text[0]) {
         return cli_fail(cli, CLI_UNREACHABLE, "OFFLINE", "cannot reach a server (%s)",
                         cli->state_text);
