@@ -204,10 +204,9 @@ gather_text(struct cli *cli, struct cli_args *args, cq_buf_t *text)
             text->size += got > 0 ? (size_t)got : 0;
         } while (got > 0 && text->size <= CQ_TEXT_MAX + 1);
         if (got < 0) {
-            return cli_fail(
-                cli, CLI_LOCAL, "IO", "cannot read standard input: %s",
-                strerror(
-                    errno)); /* NOLINT(concurrency-mt-unsafe): the other thread never calls it */
+            /* NOLINTNEXTLINE(concurrency-mt-unsafe): the library's thread never calls it */
+            const char *why = strerror(errno);
+            return cli_fail(cli, CLI_LOCAL, "IO", "cannot read standard input: %s", why);
         }
         text->size -= text->size && text->data[text->size - 1] == '\n';
     }
