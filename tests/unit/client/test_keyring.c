@@ -189,6 +189,7 @@ static void
 sign_bundle(struct bundle_world *b)
 {
     uint8_t text[15 + 16 + 16 + 80 + 32];
+    /* NOLINTNEXTLINE(bugprone-not-null-terminated-result): bytes, not a string */
     memcpy(text, "chasqui-keys-v1", 15);
     memcpy(text + 15, b->owner.user.b, 16);
     memcpy(text + 31, b->owner.device.b, 16);

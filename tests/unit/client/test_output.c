@@ -98,9 +98,9 @@ test_times(void **state)
     const uint64_t now = 1700000000000; /* 2023-11-14 22:13:20 UTC */
     assert_string_equal(out_ago(now - 5000, now, s, sizeof s), "just now");
     assert_string_equal(out_ago(now + 5000, now, s, sizeof s), "just now");
-    assert_string_equal(out_ago(now - 5 * 60000, now, s, sizeof s), "5 min ago");
-    assert_string_equal(out_ago(now - 2 * 3600000, now, s, sizeof s), "today 20:13");
-    assert_string_equal(out_ago(now - 24 * 3600000, now, s, sizeof s), "yesterday 22:13");
+    assert_string_equal(out_ago(now - 5 * UINT64_C(60000), now, s, sizeof s), "5 min ago");
+    assert_string_equal(out_ago(now - 2 * UINT64_C(3600000), now, s, sizeof s), "today 20:13");
+    assert_string_equal(out_ago(now - 24 * UINT64_C(3600000), now, s, sizeof s), "yesterday 22:13");
     assert_string_equal(out_ago(now - 3 * 86400000ull, now, s, sizeof s), "11 Nov 22:13");
     assert_string_equal(out_ago(now - 400 * 86400000ull, now, s, sizeof s), "2022-10-10");
     assert_string_equal(out_clock(now, now, s, sizeof s), "22:13:20");
@@ -114,7 +114,9 @@ main(void)
         cmocka_unit_test(test_width),   cmocka_unit_test(test_json),
         cmocka_unit_test(test_times),
     };
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread */
     (void)setenv("TZ", "UTC", 1);
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): one thread */
     if (!setlocale(LC_CTYPE, "C.UTF-8")) {
         return 1;
     }
