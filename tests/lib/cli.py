@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: MPL-2.0
 """The terminal client as a person runs it: one home, commands, lines of JSON."""
 
+import atexit
 import json
 import os
 import pathlib
 import secrets
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -75,6 +77,7 @@ class Home:
 
     def __init__(self, servers, name=None, password="correct horse battery"):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="cq-home-"))
+        atexit.register(shutil.rmtree, self.dir, ignore_errors=True)
         self.servers, self.password = servers, password
         self.name = name or "c" + secrets.token_hex(6)
         self.password_file = self.dir / "password.txt"
