@@ -42,7 +42,7 @@ store_batch_destroy(struct store_batch **batch)
     free(b->replies);
     free(b->afters);
     free(b->flushes);
-    free((void *)(uintptr_t)b->commit.records);
+    free(b->sealed_records);
     free(b->commit.rows);
     free(b);
     *batch = NULL;
@@ -200,6 +200,7 @@ void
 store_batch_seal(struct store_batch *b)
 {
     struct cq_view *records = cq_alloc((b->record_count + 1) * sizeof *records);
+    b->sealed_records = records;
     struct store_row *rows = cq_alloc((b->row_count + 1) * sizeof *rows);
     for (size_t i = 0; i < b->record_count; i++) {
         records[i] = view_of(b, b->records[i]);

@@ -65,6 +65,7 @@ struct store_batch {
     size_t flush_count, flush_room;
     /* Filled by store_batch_seal for the committer, which sets rc. */
     struct store_commit commit;
+    struct cq_view *sealed_records; /* what commit.records points to, owned */
     int rc;
 };
 

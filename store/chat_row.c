@@ -93,7 +93,7 @@ read_device(cq_reader_t *r, struct store_chat_device *d)
     d->delivered = cq_read_uint(r, UINT64_MAX);
     d->delivered_time_unix_ms = cq_read_uint(r, UINT64_MAX);
     d->last_dseq = cq_read_uint(r, UINT64_MAX);
-    d->answer_count = (uint8_t)(cq_read_array(r, 0, 2 * CQ_WINDOW) / 2);
+    d->answer_count = (uint8_t)(cq_read_array(r, 0, (size_t)2 * CQ_WINDOW) / 2);
     uint64_t dseq = d->last_dseq;
     uint64_t seq = 0;
     for (size_t i = 0; i < d->answer_count; i++) {

@@ -171,13 +171,11 @@ struct store_call {
     struct cq_id user;
     struct cq_id device;
     uint8_t op;
+    uint64_t detail; /* out: goes with the error, see the protocol's errors */
 };
-/* in: the operation's decoded fields. Answers itself and returns 0, or returns the error to answer
- * (*detail with it). */
-typedef int store_call_fn(struct store_core *core,
-                          const struct store_call *call,
-                          const void *in,
-                          uint64_t *detail);
+/* in: the operation's decoded fields. Answers itself and returns 0, or returns the error to answer.
+ */
+typedef int store_call_fn(struct store_core *core, struct store_call *call, const void *in);
 
 /* on_message.c */
 store_call_fn store_on_send, store_on_ack, store_on_typing;
@@ -186,8 +184,8 @@ store_call_fn store_on_sync, store_on_chats, store_on_keys;
 void store_sync_free(struct store_core *core);
 /* history.c */
 store_call_fn store_on_history;
-void store_history_run(void *ctx, void *job);
-void store_history_done(void *ctx, void *job);
+void store_history_run(void *ctx, void *arg);
+void store_history_done(void *ctx, void *arg);
 /* on_friend.c */
 store_call_fn store_on_friends, store_on_friend_op;
 cq_bus_handler store_on_watchlist;

@@ -150,15 +150,11 @@ submit(void *ctx, void *arg, int rc)
 }
 
 int
-store_on_history(struct store_core *core,
-                 const struct store_call *call,
-                 const void *in,
-                 uint64_t *detail)
+store_on_history(struct store_core *core, struct store_call *call, const void *in)
 {
     const struct cq_history *range = in;
     struct store_chat *chat = NULL;
     int member = 0;
-    (void)detail;
     int rc = store_core_chat(core, &range->chat, &call->user, &chat, &member);
     if (rc) {
         return rc;

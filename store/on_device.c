@@ -177,15 +177,11 @@ list_device(void *ctx, struct cq_view key, struct cq_view value)
 }
 
 int
-store_on_devices(struct store_core *core,
-                 const struct store_call *call,
-                 const void *in,
-                 uint64_t *detail)
+store_on_devices(struct store_core *core, struct store_call *call, const void *in)
 {
     struct listing l = {0};
     struct store_key prefix = store_key_of(&call->user);
     (void)in;
-    (void)detail;
     int rc = store_core_scan(core, STORE_TABLE_DEVICE, &prefix, list_device, &l);
     rc = rc ? rc : l.rc;
     if (!rc) {
@@ -210,7 +206,7 @@ tell_edges(void *ctx, void *arg, int rc)
 }
 
 static int
-revoke(struct store_core *core, const struct store_call *call, const struct cq_id *device)
+revoke(struct store_core *core, struct store_call *call, const struct cq_id *device)
 {
     struct store_device row;
     int rc = store_device_row(core, &call->user, device, &row);
@@ -232,24 +228,16 @@ revoke(struct store_core *core, const struct store_call *call, const struct cq_i
 }
 
 int
-store_on_revoke(struct store_core *core,
-                const struct store_call *call,
-                const void *in,
-                uint64_t *detail)
+store_on_revoke(struct store_core *core, struct store_call *call, const void *in)
 {
     const struct cq_revoke *r = in;
-    (void)detail;
     return revoke(core, call, &r->device);
 }
 
 int
-store_on_logout(struct store_core *core,
-                const struct store_call *call,
-                const void *in,
-                uint64_t *detail)
+store_on_logout(struct store_core *core, struct store_call *call, const void *in)
 {
     (void)in;
-    (void)detail;
     return revoke(core, call, &call->device);
 }
 

@@ -276,14 +276,10 @@ user_name(struct store_core *core, const struct cq_id *user, char name[CQ_NAME_M
 }
 
 int
-store_on_friend_op(struct store_core *core,
-                   const struct store_call *call,
-                   const void *in,
-                   uint64_t *detail)
+store_on_friend_op(struct store_core *core, struct store_call *call, const void *in)
 {
     const struct cq_friend_name *f = in;
     struct friend_op op = {.core = core, .call = *call, .from = *call->from};
-    (void)detail;
     int rc = store_name_find(core, f->name, &op.peer);
     if (!rc && cq_id_eq(&op.peer, &call->user)) {
         rc = -CQ_E_BAD_ARG;
@@ -323,14 +319,10 @@ list_friend(void *ctx, const struct cq_id *peer, const struct store_friend *row)
 }
 
 int
-store_on_friends(struct store_core *core,
-                 const struct store_call *call,
-                 const void *in,
-                 uint64_t *detail)
+store_on_friends(struct store_core *core, struct store_call *call, const void *in)
 {
     struct listing l = {.core = core};
     (void)in;
-    (void)detail;
     int rc = store_friend_each(core, &call->user, list_friend, &l);
     if (!rc) {
         struct cq_friends friends = {cq_list_of(&l.rows, l.count)};

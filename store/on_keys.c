@@ -94,7 +94,7 @@ on_bundle(void *ctx, struct store_vault_job *job)
 
 static int
 ask_vault(struct store_core *core,
-          const struct store_call *call,
+          struct store_call *call,
           const struct store_device *device,
           struct lacking *l)
 {
@@ -118,15 +118,11 @@ ask_vault(struct store_core *core,
 }
 
 int
-store_on_keys(struct store_core *core,
-              const struct store_call *call,
-              const void *in,
-              uint64_t *detail)
+store_on_keys(struct store_core *core, struct store_call *call, const void *in)
 {
     const struct cq_keys *keys = in;
     struct lacking l = {0};
     struct store_device device;
-    (void)detail;
     int rc = store_device_row(core, &call->user, &call->device, &device);
     if (!rc) {
         rc = read_have(&keys->have, &l);

@@ -10,7 +10,7 @@
  * equality needs no collision argument. */
 static int
 repeat_send(struct store_core *core,
-            const struct store_call *call,
+            struct store_call *call,
             struct store_chat *chat,
             const struct cq_send *send,
             uint64_t seq)
@@ -49,7 +49,7 @@ repeat_send(struct store_core *core,
 
 static int
 accept_send(struct store_core *core,
-            const struct store_call *call,
+            struct store_call *call,
             struct store_chat *chat,
             const struct cq_send *send)
 {
@@ -88,10 +88,7 @@ accept_send(struct store_core *core,
 }
 
 int
-store_on_send(struct store_core *core,
-              const struct store_call *call,
-              const void *in,
-              uint64_t *detail)
+store_on_send(struct store_core *core, struct store_call *call, const void *in)
 {
     const struct cq_send *send = in;
     struct store_chat *chat = NULL;
@@ -115,7 +112,7 @@ store_on_send(struct store_core *core,
     case STORE_CHAT_OUT_OF_ORDER:
         break;
     }
-    *detail = device ? device->last_dseq : 0;
+    call->detail = device ? device->last_dseq : 0;
     return -CQ_E_OUT_OF_ORDER;
 }
 
@@ -139,7 +136,7 @@ append_receipt(struct store_core *core,
 
 /* One chat's cursors: a record for each that grows. */
 static int
-ack_chat(struct store_core *core, const struct store_call *call, const struct cq_ack_cursor *ack)
+ack_chat(struct store_core *core, struct store_call *call, const struct cq_ack_cursor *ack)
 {
     static const struct cq_id none;
     struct store_chat *chat = NULL;
@@ -167,16 +164,12 @@ ack_chat(struct store_core *core, const struct store_call *call, const struct cq
 }
 
 int
-store_on_ack(struct store_core *core,
-             const struct store_call *call,
-             const void *in,
-             uint64_t *detail)
+store_on_ack(struct store_core *core, struct store_call *call, const void *in)
 {
     const struct cq_ack *ack = in;
     cq_reader_t r = cq_list_reader(&ack->cursors);
     int rc = store_core_writable(core);
     int first_rc = rc;
-    (void)detail;
     /* Every cursor stands for itself: one that cannot be set does not hold up the others. */
     for (size_t i = 0; i < ack->cursors.count && !rc; i++) {
         struct cq_ack_cursor cursor;
@@ -192,15 +185,11 @@ store_on_ack(struct store_core *core,
 }
 
 int
-store_on_typing(struct store_core *core,
-                const struct store_call *call,
-                const void *in,
-                uint64_t *detail)
+store_on_typing(struct store_core *core, struct store_call *call, const void *in)
 {
     const struct cq_typing *typing = in;
     struct store_chat *chat = NULL;
     int member = 0;
-    (void)detail;
     int rc = store_core_chat(core, &typing->chat, &call->user, &chat, &member);
     if (rc) {
         return rc;

@@ -112,7 +112,7 @@ struct changed {
 
 struct sync {
     struct store_core *core;
-    const struct store_call *call;
+    struct store_call *call;
     uint64_t version;         /* of the device */
     uint64_t settled_version; /* of all devices */
     struct changed *chats;
@@ -247,16 +247,12 @@ answer_sync(struct sync *s, bool reset)
 }
 
 int
-store_on_sync(struct store_core *core,
-              const struct store_call *call,
-              const void *in,
-              uint64_t *detail)
+store_on_sync(struct store_core *core, struct store_call *call, const void *in)
 {
     const struct cq_sync *sync = in;
     bool same_epoch = cq_id_eq(&sync->epoch, &core->epoch);
     bool reset = !same_epoch && !cq_id_is_none(&sync->epoch);
     uint64_t version = same_epoch && sync->version <= core->last_pos ? sync->version : 0;
-    (void)detail;
     note_seen(core, &call->device, version);
     struct sync s = {
         .core = core,
@@ -277,7 +273,7 @@ store_on_sync(struct store_core *core,
 
 struct chat_list {
     struct store_core *core;
-    const struct store_call *call;
+    struct store_call *call;
     struct cq_id after;
     struct changed *chats; /* ascending by chat id */
     size_t count, room;
@@ -382,16 +378,12 @@ write_chat_row(struct chat_list *l, const struct changed *entry, cq_buf_t *out)
 }
 
 int
-store_on_chats(struct store_core *core,
-               const struct store_call *call,
-               const void *in,
-               uint64_t *detail)
+store_on_chats(struct store_core *core, struct store_call *call, const void *in)
 {
     struct chat_list l = {
         .core = core, .call = call, .after = ((const struct cq_chats *)in)->after};
     cq_buf_t rows = {0};
     size_t i = 0;
-    (void)detail;
     int rc = store_friend_each(core, &call->user, collect_chat, &l);
     if (l.count) {
         qsort(l.chats, l.count, sizeof *l.chats, compare_chats);

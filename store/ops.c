@@ -35,10 +35,7 @@ union store_fields {
 };
 
 static int
-dispatch(struct store_core *core,
-         const struct store_call *call,
-         struct cq_view fields,
-         uint64_t *detail)
+dispatch(struct store_core *core, struct store_call *call, struct cq_view fields)
 {
     const struct cq_op *op = cq_op_find(call->op);
     union store_fields in;
@@ -53,7 +50,7 @@ dispatch(struct store_core *core,
     if (store_device_is_revoked(core, &call->user, &call->device)) {
         return -CQ_E_REVOKED;
     }
-    return calls[call->op].fn(core, call, &in, detail);
+    return calls[call->op].fn(core, call, &in);
 }
 
 static void
@@ -61,18 +58,20 @@ on_call(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t c
 {
     struct store_core *core = ctx;
     struct cq_bus_call in;
-    uint64_t detail = 0;
+    struct store_call call = {.from = from};
     int rc = cq_schema_read(&cq_bus_call_schema, fields, count, &in);
     if (!rc) {
-        struct store_call call = {from, in.user, in.device, (uint8_t)in.op};
-        rc = core->stopping ? -CQ_E_UNAVAILABLE : dispatch(core, &call, in.fields, &detail);
+        call.user = in.user;
+        call.device = in.device;
+        call.op = (uint8_t)in.op;
+        rc = core->stopping ? -CQ_E_UNAVAILABLE : dispatch(core, &call, in.fields);
     }
     if (rc == -CQ_E_CORRUPT || rc == -CQ_E_IO) {
         CQ_LOG(ERROR, "STORE-CALL-FAIL", "op=%u err=%s", (unsigned)in.op, cq_err_name(rc));
         rc = -CQ_E_INTERNAL;
     }
     if (rc && from->rid) {
-        cq_bus_reply_err(core->bus, from, rc, detail);
+        cq_bus_reply_err(core->bus, from, rc, call.detail);
     }
 }
 
