@@ -3,5 +3,5 @@
 # Every C file is formatted as .clang-format says.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
-find broker edge store presence blobd client common tests \( -name '*.c' -o -name '*.h' \) -print0 2>/dev/null |
+find . -path ./build -prune -o -path ./data -prune -o \( -name '*.c' -o -name '*.h' \) -print0 |
     xargs -0 -r clang-format --dry-run -Werror

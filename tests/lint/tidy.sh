@@ -5,5 +5,5 @@
 set -euo pipefail
 build=$(cd -- "${1:?usage: tidy.sh BUILD_DIR}" && pwd)
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
-find broker edge store presence blobd client common -name '*.c' -print0 2>/dev/null |
+find . \( -path ./build -o -path ./data -o -path ./tests \) -prune -o -name '*.c' -print0 |
     xargs -0 -r -n 4 -P "$(nproc)" clang-tidy --quiet -p "$build"
