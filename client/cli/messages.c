@@ -148,11 +148,14 @@ cli_chats(struct cli *cli, struct cli_args *args)
     cli->on_event = on_seen;
     cli->ctx = &c;
     rc = rc ? rc : cli_sync(cli, &offline);
-    if (rc) {
-        return rc;
-    }
-    if (!offline) {
+    if (!rc && !offline) {
         (void)cli_wait_quietly(cli, cq_client_presence(cli->client), &error);
+    }
+    cli->on_event = NULL;
+    cli->ctx = NULL;
+    if (rc) {
+        free(c.seen);
+        return rc;
     }
     c.table = cli->json ? NULL : out_table_new(5, titles);
     int count = cq_client_chats(cli->client, print_chat, &c);
