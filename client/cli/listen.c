@@ -5,13 +5,43 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/wire/limits.h"
+
 #include "client/cli/cli.h"
+
+/* What a line has said of somebody: servers repeat it after every (re)connection. */
+struct told {
+    char peer[CQ_NAME_MAX + 1];
+    bool online;
+};
 
 struct listening {
     bool read;
     bool was_online;
     int last_error; /* of the connection, told once */
+    struct told *told;
+    size_t told_count;
 };
+
+/* Is this news? Remembers it. */
+static bool
+is_news(struct listening *l, const char *peer, bool online)
+{
+    for (size_t i = 0; i < l->told_count; i++) {
+        if (strcmp(l->told[i].peer, peer) == 0) {
+            bool changed = l->told[i].online != online;
+            l->told[i].online = online;
+            return changed;
+        }
+    }
+    struct told *grown = realloc(l->told, (l->told_count + 1) * sizeof *grown);
+    if (grown) {
+        l->told = grown;
+        l->told[l->told_count].online = online;
+        (void)snprintf(l->told[l->told_count++].peer, sizeof grown->peer, "%s", peer);
+    }
+    return online; /* who was away before is not worth a line */
+}
 
 static void
 print_json(struct cli *cli, const cq_client_event_t *e)
@@ -153,9 +183,10 @@ on_listen(struct cli *cli, const cq_client_event_t *e)
     if (e->own_device) {
         return; /* this device's own doing */
     }
+    bool is_known = e->type == CQ_CLIENT_EVENT_PRESENCE && !is_news(l, e->peer, e->online);
     if (cli->json) {
         print_json(cli, e);
-    } else {
+    } else if (!is_known) {
         print_line(e);
     }
     if (l->read && e->type == CQ_CLIENT_EVENT_MESSAGE && !e->own) {
@@ -164,6 +195,24 @@ on_listen(struct cli *cli, const cq_client_event_t *e)
             cli_error(cli, rc, e->peer);
         }
     }
+}
+
+static int
+listen_until(struct cli *cli, const struct listening *l, uint64_t end_ms)
+{
+    while (cli_now_ms() < end_ms) {
+        uint64_t until = cli_now_ms() + 3600000;
+        if (!cli_step(cli, until < end_ms ? until : end_ms)) {
+            break;
+        }
+        if (cli->state == CQ_CLIENT_IDLE && cli->state_error) {
+            return cli_error(cli, cli->state_error, NULL);
+        }
+    }
+    return l->was_online || cli_interrupted()
+               ? CLI_OK
+               : cli_fail(cli, CLI_UNREACHABLE, "OFFLINE", "cannot reach a server (%s)",
+                          cli->state_text);
 }
 
 int
@@ -194,18 +243,9 @@ cli_listen(struct cli *cli, struct cli_args *args)
     if (rc) {
         return cli_error(cli, rc, NULL);
     }
-    uint64_t end = seconds ? cli_now_ms() + seconds * 1000 : UINT64_MAX;
-    while (cli_now_ms() < end) {
-        uint64_t until = cli_now_ms() + 3600000;
-        if (!cli_step(cli, until < end ? until : end)) {
-            break;
-        }
-        if (cli->state == CQ_CLIENT_IDLE && cli->state_error) {
-            return cli_error(cli, cli->state_error, NULL);
-        }
-    }
-    return l.was_online || cli_interrupted()
-               ? CLI_OK
-               : cli_fail(cli, CLI_UNREACHABLE, "OFFLINE", "cannot reach a server (%s)",
-                          cli->state_text);
+    rc = listen_until(cli, &l, seconds ? cli_now_ms() + seconds * 1000 : UINT64_MAX);
+    cli->on_event = NULL;
+    cli->ctx = NULL;
+    free(l.told);
+    return rc;
 }
