@@ -9,6 +9,7 @@
 #include "common/rt/check.h"
 
 #include "store/core.h"
+#include "store/record.h"
 
 struct history_job {
     struct store_core *core;
@@ -37,14 +38,7 @@ static bool
 add_message(struct history_job *job, struct cq_view record)
 {
     struct cq_rec_message m;
-    enum cq_rec_kind kind;
-    cq_reader_t r;
-    size_t count = 0;
-    job->rc = cq_rec_open(record.p, record.n, &kind, &r, &count);
-    if (!job->rc) {
-        job->rc = kind == CQ_REC_MESSAGE ? cq_schema_read(&cq_rec_message_schema, &r, count, &m)
-                                         : -CQ_E_CORRUPT;
-    }
+    job->rc = store_record_message(record, &m);
     if (!job->rc && (!cq_id_eq(&m.chat, &job->chat) || m.seq != job->next_seq)) {
         job->rc = -CQ_E_CORRUPT;
     }

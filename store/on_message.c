@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "store/core.h"
+#include "store/record.h"
 
 /* A dseq that was taken before: the first answer again if the bytes are the same. The design's
  * "hash of the ciphertext" is the ciphertext itself here: the log has it, a retry is rare, and
@@ -18,19 +19,12 @@ repeat_send(struct store_core *core,
     struct store_chat_index index;
     struct cq_view record;
     struct cq_rec_message first;
-    enum cq_rec_kind kind;
-    cq_reader_t r;
-    size_t count = 0;
     int rc = store_projection_index(core->projection, chat, seq, &index);
     if (!rc) {
         rc = store_core_record(core, index.pos, &record);
     }
     if (!rc) {
-        rc = cq_rec_open(record.p, record.n, &kind, &r, &count);
-    }
-    if (!rc) {
-        rc = kind == CQ_REC_MESSAGE ? cq_schema_read(&cq_rec_message_schema, &r, count, &first)
-                                    : -CQ_E_CORRUPT;
+        rc = store_record_message(record, &first);
     }
     if (rc) {
         return rc;

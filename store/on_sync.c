@@ -8,6 +8,7 @@
 #include "common/rt/check.h"
 
 #include "store/core.h"
+#include "store/record.h"
 
 enum {
     SYNC_CHATS_MAX = 1000,
@@ -311,9 +312,6 @@ write_last(struct store_core *core, struct store_chat *chat, cq_buf_t *out)
     struct store_chat_index index;
     struct cq_view record;
     struct cq_rec_message m;
-    enum cq_rec_kind kind;
-    cq_reader_t r;
-    size_t count = 0;
     if (chat->head == 0) {
         return 0;
     }
@@ -322,11 +320,7 @@ write_last(struct store_core *core, struct store_chat *chat, cq_buf_t *out)
         rc = store_core_record(core, index.pos, &record);
     }
     if (!rc) {
-        rc = cq_rec_open(record.p, record.n, &kind, &r, &count);
-    }
-    if (!rc) {
-        rc = kind == CQ_REC_MESSAGE ? cq_schema_read(&cq_rec_message_schema, &r, count, &m)
-                                    : -CQ_E_CORRUPT;
+        rc = store_record_message(record, &m);
     }
     if (!rc) {
         cq_schema_write_array(&cq_message_schema, out, &m);

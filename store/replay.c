@@ -8,6 +8,7 @@
 #include "common/rt/log.h"
 
 #include "store/core.h"
+#include "store/record.h"
 
 /* META row of a number; 0 if absent. */
 static int
@@ -87,21 +88,11 @@ struct replay {
 static int
 apply(struct store_core *core, uint64_t pos, struct cq_view record)
 {
-    union {
-        struct cq_rec_message message;
-        struct cq_rec_receipt receipt;
-        struct cq_rec_friend friendship;
-        struct cq_rec_commit commit;
-    } fields;
+    union store_record fields;
     enum cq_rec_kind kind;
-    cq_reader_t r;
-    size_t count = 0;
-    int rc = cq_rec_open(record.p, record.n, &kind, &r, &count);
-    if (!rc) {
-        rc = cq_schema_read(cq_rec_schema(kind), &r, count, &fields);
-    }
+    int rc = store_record_read(record, &kind, &fields);
     if (rc) {
-        return -CQ_E_CORRUPT;
+        return rc;
     }
     struct cq_id id = chat_of(kind, &fields);
     if (cq_id_is_none(&id)) {

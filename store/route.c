@@ -9,6 +9,7 @@
 #include "common/wire/pack.h"
 
 #include "store/core.h"
+#include "store/record.h"
 
 enum {
     WINDOW = 50000,           /* positions given to presence and not confirmed */
@@ -196,19 +197,9 @@ static int (*const routers[])(store_route_t *, uint64_t, const void *) = {
 static void
 route_record(store_route_t *r, uint64_t pos, struct cq_view record)
 {
-    union {
-        struct cq_rec_message message;
-        struct cq_rec_receipt receipt;
-        struct cq_rec_friend friendship;
-        struct cq_rec_commit commit;
-    } fields;
+    union store_record fields;
     enum cq_rec_kind kind;
-    cq_reader_t reader;
-    size_t count = 0;
-    int rc = cq_rec_open(record.p, record.n, &kind, &reader, &count);
-    if (!rc) {
-        rc = cq_schema_read(cq_rec_schema(kind), &reader, count, &fields);
-    }
+    int rc = store_record_read(record, &kind, &fields);
     if (!rc) {
         cq_buf_clear(&r->event);
         rc = routers[kind](r, pos, &fields);
