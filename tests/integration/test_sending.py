@@ -124,12 +124,12 @@ def test_more_than_a_window_unanswered(pair):
     """Whatever is refused of a too long pipeline, what is accepted is a prefix, and the rest can be sent again."""
     x, y = pair
     chat = x.chat(y)
-    todo = []
+    unsent = []
     for i in range(60):
-        todo.append(x.prepare(y, f"m{i + 1}"))
-        x.dseq[chat] = todo[-1][1]
-    while todo:
-        ops = [[OPS["SEND"], next(x.link.rids), *f] for f in todo]
+        unsent.append(x.prepare(y, f"m{i + 1}"))
+        x.dseq[chat] = unsent[-1][1]
+    while unsent:
+        ops = [[OPS["SEND"], next(x.link.rids), *f] for f in unsent]
         x.link.send_ops(ops)
         done = 0
         for i, op in enumerate(ops):
@@ -140,7 +140,7 @@ def test_more_than_a_window_unanswered(pair):
             except Refused as e:
                 assert e.name in ("WINDOW_FULL", "OUT_OF_ORDER", "BUSY", "RATE_LIMITED"), e
         assert done, "no progress"
-        todo = todo[done:]
+        unsent = unsent[done:]
     assert x.texts(y) == [f"m{i + 1}" for i in range(60)]
 
 
