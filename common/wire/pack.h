@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Writing msgpack into a buffer. The one file pair that wraps msgpack-c (pack.c includes
- * <msgpack.h>).
+ * Writing msgpack into a buffer. The one file pair that wraps msgpack-c.
  */
 #ifndef CQ_WIRE_PACK_H
 #define CQ_WIRE_PACK_H

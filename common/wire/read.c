@@ -14,7 +14,7 @@ fail(cq_reader_t *r, int err)
 }
 
 /* n bytes, big-endian; n <= 8. */
-static uint64_t
+static inline uint64_t
 take_be(cq_reader_t *r, size_t n)
 {
     if ((size_t)(r->end - r->p) < n) {
@@ -212,18 +212,39 @@ payload_of(cq_reader_t *r, uint64_t tag, uint64_t *items)
     return 0;
 }
 
+/* Steps over a value of one of the two kinds that nearly all values have: a small number, a short
+ * bin. Everything is walked over several times on its way, so this counts. */
+static inline bool
+skip_common(cq_reader_t *r)
+{
+    size_t n = (size_t)(r->end - r->p);
+    if (n && r->p[0] <= 0x7f) {
+        r->p++;
+        return true;
+    }
+    if (n >= 2 && r->p[0] == 0xc4 && n - 2 >= r->p[1]) {
+        r->p += 2 + (size_t)r->p[1];
+        return true;
+    }
+    return false;
+}
+
 struct cq_view
 cq_read_any(cq_reader_t *r)
 {
     const uint8_t *start = r->p;
-    uint64_t left[CQ_DEPTH_MAX] = {1}; /* values still to come, per open array */
+    uint64_t left[CQ_DEPTH_MAX]; /* values still to come, per open array */
     int depth = 0;
+    left[0] = 1;
     while (depth >= 0 && !r->err) {
         if (left[depth] == 0) {
             depth--;
             continue;
         }
         left[depth]--;
+        if (skip_common(r)) {
+            continue;
+        }
         uint64_t items = 0;
         uint64_t tag = take_be(r, 1);
         uint64_t bytes = payload_of(r, tag, &items);
