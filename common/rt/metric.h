@@ -25,7 +25,8 @@ struct cq_metric {
 
 /* Adds a table (borrowed). At most 16 tables; loop thread, at start. */
 void cq_metric_register(const struct cq_metric *metrics, size_t count);
-/* Prometheus text exposition format 0.0.4 of all tables, each sample labelled part="edge.1". */
+/* Prometheus text exposition format 0.0.4: chasqui_info (with the version) and
+ * chasqui_start_time_seconds, then all tables; each sample labelled part="edge.1". */
 void cq_metric_text(cq_buf_t *out, const char *part);
 
 #endif

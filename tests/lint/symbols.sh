@@ -13,7 +13,7 @@ prefix_of() {
         common) printf 'cq_\n' ;;
         # It replaces a function of libwebsockets on purpose: edge/ws.c says why.
         edge) printf 'edge_|lws_validity_confirmed$\n' ;;
-        client) printf 'cq_|client_|cli_|out_|json_|lineedit_\n' ;; # the library; the terminal client's own
+        client) printf 'cq_|client_|cli_|ctl_|out_|json_|lineedit_\n' ;; # the library; the programs' own
         *) printf '%s_\n' "$1" ;;
     esac
 }

@@ -3,10 +3,12 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "common/rt/loop.h"
 #include "common/rt/metric.h"
 
 static uint64_t count = 7;
@@ -27,13 +29,20 @@ text(void **state)
     cq_buf_t out = {0};
     cq_metric_text(&out, "edge.1");
     cq_buf_append(&out, "", 1);
-    assert_string_equal((const char *)out.data,
-                        "# HELP test_things_total things\n"
-                        "# TYPE test_things_total counter\n"
-                        "test_things_total{part=\"edge.1\"} 7\n"
-                        "# HELP test_level level\n"
-                        "# TYPE test_level gauge\n"
-                        "test_level{part=\"edge.1\"} 18446744073709551615\n");
+    const char *all = (const char *)out.data;
+    assert_non_null(strstr(all, "\nchasqui_info{part=\"edge.1\",version=\"" CQ_VERSION "\"} 1\n"));
+    const char *started = strstr(all, "\nchasqui_start_time_seconds{part=\"edge.1\"} ");
+    assert_non_null(started);
+    uint64_t start_unix_s = strtoull(strchr(started, ' ') + 1, NULL, 10);
+    assert_in_range(start_unix_s, cq_now_unix_ms() / 1000 - 60, cq_now_unix_ms() / 1000);
+    const char *tables = strstr(all, "# HELP test_things_total");
+    assert_non_null(tables);
+    assert_string_equal(tables, "# HELP test_things_total things\n"
+                                "# TYPE test_things_total counter\n"
+                                "test_things_total{part=\"edge.1\"} 7\n"
+                                "# HELP test_level level\n"
+                                "# TYPE test_level gauge\n"
+                                "test_level{part=\"edge.1\"} 18446744073709551615\n");
     cq_buf_free(&out);
 }
 
