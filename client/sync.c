@@ -322,6 +322,18 @@ cq_session_fetch(cq_session_t *s)
 
 /* ---- cursors out: one ACK a turn, one unanswered ---- */
 
+/* The server has this device's cursors: it does not push them to it. */
+static int
+take_acked(cq_session_t *s, const struct cq_ack_cursor *acked)
+{
+    struct cq_cursor read = {.user = s->id.user, .up_to = acked->read};
+    int rc = cq_db_chat_acked(s->db, &acked->chat, acked->delivered, acked->read);
+    if (!rc && acked->read) {
+        rc = cq_db_cursor_put(s->db, &acked->chat, &read);
+    }
+    return rc < 0 ? rc : 0;
+}
+
 static void
 on_acked(cq_session_t *s, const struct cq_pending *p, struct cq_answer *a)
 {
@@ -337,7 +349,7 @@ on_acked(cq_session_t *s, const struct cq_pending *p, struct cq_answer *a)
     }
     int rc = cq_session_tx(s);
     for (size_t i = 0; !rc && i < s->acked_count; i++) {
-        rc = cq_db_chat_acked(s->db, &s->acked[i].chat, s->acked[i].delivered, s->acked[i].read);
+        rc = take_acked(s, &s->acked[i]);
     }
     if (rc) {
         cq_session_tx_fail(s, rc);

@@ -177,10 +177,10 @@ store_batch_after(struct store_batch *b, store_batch_fn *fn, void *arg)
 }
 
 void
-store_batch_flush(struct store_batch *b, void *entry, uint64_t seq)
+store_batch_flush(struct store_batch *b, void *entry, uint64_t seq, uint64_t pos)
 {
     b->flushes = grow(b->flushes, b->flush_count, &b->flush_room, sizeof *b->flushes);
-    b->flushes[b->flush_count++] = (struct store_batch_flush){entry, seq};
+    b->flushes[b->flush_count++] = (struct store_batch_flush){entry, seq, pos};
 }
 
 static int

@@ -39,10 +39,11 @@ struct store_batch_after {
     void *arg;
 };
 
-/* An index tail that this batch writes: trimmed when durable. */
+/* Index and receipt rows of a chat that this batch writes: trimmed when durable. */
 struct store_batch_flush {
     void *entry; /* of the projection */
     uint64_t seq;
+    uint64_t pos; /* of receipts */
 };
 
 struct store_batch {
@@ -107,7 +108,7 @@ void store_batch_reply_schema(struct store_batch *b,
                               const struct cq_schema *s,
                               const void *in);
 void store_batch_after(struct store_batch *b, store_batch_fn *fn, void *arg);
-void store_batch_flush(struct store_batch *b, void *entry, uint64_t seq);
+void store_batch_flush(struct store_batch *b, void *entry, uint64_t seq, uint64_t pos);
 
 /* Sorts the rows and fills b->commit with views. Nothing may be added afterwards. */
 void store_batch_seal(struct store_batch *b);

@@ -16,6 +16,7 @@ store_chat_fini(struct store_chat *c)
 {
     free(c->devices);
     free(c->tail);
+    free(c->receipts);
     *c = (struct store_chat){0};
 }
 
@@ -107,6 +108,36 @@ store_chat_trim(struct store_chat *c, uint64_t seq)
         c->tail = NULL;
         c->tail_room = 0;
     }
+}
+
+void
+store_chat_trim_receipts(struct store_chat *c, uint64_t pos)
+{
+    size_t n = 0;
+    while (n < c->receipt_count && c->receipts[n].pos <= pos) {
+        n++;
+    }
+    if (n == 0) {
+        return;
+    }
+    c->receipt_count -= n;
+    memmove(c->receipts, c->receipts + n, c->receipt_count * sizeof *c->receipts);
+    if (c->receipt_count == 0) {
+        free(c->receipts);
+        c->receipts = NULL;
+        c->receipt_room = 0;
+    }
+}
+
+static void
+push_receipt(struct store_chat *c, struct store_chat_receipt receipt)
+{
+    if (c->receipt_count == c->receipt_room) {
+        c->receipt_room = c->receipt_room ? 2 * c->receipt_room : 4;
+        c->receipts = realloc(c->receipts, c->receipt_room * sizeof *c->receipts);
+        CQ_ASSERT(c->receipts);
+    }
+    c->receipts[c->receipt_count++] = receipt;
 }
 
 static void
@@ -209,11 +240,17 @@ first_unread(const struct store_chat *c,
     return 0;
 }
 
+/* Where a receipt moves a cursor to, and when. */
+struct cursor_move {
+    uint64_t up_to;
+    uint64_t time_unix_ms;
+};
+
 static int
 apply_read(struct store_chat *c,
            uint64_t pos,
            int member,
-           const struct cq_rec_receipt *r,
+           const struct cursor_move *r,
            const struct store_chat_lookup *lookup)
 {
     struct store_chat_member *m = &c->members[member];
@@ -237,7 +274,21 @@ apply_read(struct store_chat *c,
     m->first_unread = first;
     c->members[1 - member].read_audit = true;
     c->members[1 - member].read_audit_pos = pos;
+    push_receipt(c, (struct store_chat_receipt){m->user, r->up_to, pos, true});
     return 0;
+}
+
+static void
+apply_delivered(struct store_chat *c,
+                uint64_t pos,
+                struct store_chat_device *d,
+                const struct cursor_move *r)
+{
+    if (r->up_to > d->delivered) {
+        d->delivered = r->up_to;
+        d->delivered_time_unix_ms = r->time_unix_ms;
+        push_receipt(c, (struct store_chat_receipt){d->device, r->up_to, pos, false});
+    }
 }
 
 static int
@@ -250,18 +301,36 @@ apply_receipt(struct store_chat *c,
     if (member < 0 || r->up_to > c->head) {
         return -CQ_E_CORRUPT;
     }
+    const struct cursor_move move = {r->up_to, r->time_unix_ms};
     if (cq_id_is_none(&r->device)) {
-        return apply_read(c, pos, member, r, lookup);
+        return apply_read(c, pos, member, &move, lookup);
     }
     struct store_chat_device *d = device_of(c, &r->device, member);
     if (!d) {
         return -CQ_E_CORRUPT;
     }
-    if (r->up_to > d->delivered) {
-        d->delivered = r->up_to;
-        d->delivered_time_unix_ms = r->time_unix_ms;
-    }
+    apply_delivered(c, pos, d, &move);
     return 0;
+}
+
+/* Read by the user, and so held by the device it was read on. */
+static int
+apply_read_on(struct store_chat *c,
+              uint64_t pos,
+              const struct cq_rec_read *r,
+              const struct store_chat_lookup *lookup)
+{
+    int member = store_chat_member(c, &r->user);
+    if (member < 0 || r->up_to > c->head ||
+        (c->device_count == STORE_CHAT_DEVICES_MAX && !store_chat_device(c, &r->device))) {
+        return -CQ_E_CORRUPT;
+    }
+    const struct cursor_move move = {r->up_to, r->time_unix_ms};
+    int rc = apply_read(c, pos, member, &move, lookup);
+    if (!rc) {
+        apply_delivered(c, pos, device_of(c, &r->device, member), &move);
+    }
+    return rc;
 }
 
 static int
@@ -293,6 +362,9 @@ store_chat_apply(struct store_chat *c,
         break;
     case CQ_REC_RECEIPT:
         rc = apply_receipt(c, pos, fields, lookup);
+        break;
+    case CQ_REC_READ:
+        rc = apply_read_on(c, pos, fields, lookup);
         break;
     case CQ_REC_FRIEND:
         rc = apply_friend(c, fields);

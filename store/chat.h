@@ -31,6 +31,14 @@ struct store_chat_index {
     uint64_t rank;
 };
 
+/* A cursor moved: see store_key_receipt. */
+struct store_chat_receipt {
+    struct cq_id id; /* the device, or the user who read */
+    uint64_t up_to;
+    uint64_t pos;
+    bool is_read;
+};
+
 struct store_chat_answer {
     uint64_t dseq;
     uint64_t seq;
@@ -75,6 +83,9 @@ struct store_chat {
     uint64_t tail_first;
     struct store_chat_index *tail;
     size_t tail_count, tail_room;
+    /* Receipt rows not yet in the table, ascending by position. */
+    struct store_chat_receipt *receipts;
+    size_t receipt_count, receipt_room;
 };
 
 void store_chat_init(struct store_chat *c, const struct cq_id *id);
@@ -119,6 +130,8 @@ int store_chat_apply(struct store_chat *c,
 bool store_chat_tail(const struct store_chat *c, uint64_t seq, struct store_chat_index *out);
 /* The index rows up to and including seq are in the table: forget them. */
 void store_chat_trim(struct store_chat *c, uint64_t seq);
+/* The same for the receipt rows up to and including a log position. */
+void store_chat_trim_receipts(struct store_chat *c, uint64_t pos);
 
 /* The rows. CHAT: everything but the audits' times; UNREAD and READ: the founding tables, msgpack
  * arrays [last_pos, first_unread, count, last_time] and [last_pos, read_up_to, time]. */

@@ -11,6 +11,8 @@
 #include "common/rt/log.h"
 #include "common/rt/random.h"
 
+#include "store/migrate.h"
+
 enum {
     HISTORY_QUEUE_MAX = 1024
 };
@@ -179,6 +181,9 @@ open_storage(struct store_core *core)
     const struct store_projection_cfg projection = {store_core_row_on_disk, core,
                                                     core->cfg->chat_cache};
     int rc = store_engine_open(&engine, &core->engine);
+    if (!rc) {
+        rc = store_migrate_run(core->engine);
+    }
     if (rc) {
         return rc;
     }

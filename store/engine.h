@@ -32,6 +32,8 @@
     X(USER, "user")       /* P user peer → friend row: the founding User table */               \
     X(INDEX, "index")     /* P chat seq(8, big-endian) → log position */                        \
     X(CHAT, "chat")       /* P chat → chat row */                                               \
+    X(RECEIPT,                                                                                    \
+      "receipt") /* P chat kind id up_to(8, big-endian) → log position: store_key_receipt */    \
     X(UNREAD, "unread_audit") /* P chat user → first unread, count, last time */                \
     X(READ, "read_audit")     /* P chat sender → read up to, when */
 
@@ -44,14 +46,14 @@ enum store_table {
 
 enum {
     STORE_KEY_MAX = 200,
-    STORE_SCHEMA_VERSION = 1
+    STORE_SCHEMA_VERSION = 2
 };
 
 /* A map_bytes that suits most: address space, not disk. The file grows with the data only. */
 #define STORE_MAP_DEFAULT (UINT64_C(64) << 30)
 
 /* META keys of the engine itself; nobody else writes them. Values are msgpack unsigned integers. */
-#define STORE_META_SCHEMA "schema"
+#define STORE_META_SCHEMA "schema" /* after opening store/migrate.c raises it, nobody else */
 #define STORE_META_FENCE  "fence"
 
 struct store_row {
@@ -79,7 +81,7 @@ struct store_engine_cfg {
 
 /* Opens or creates. 0; LOCKED; NEWER_SCHEMA; CORRUPT; IO; NO_SPACE. Each is logged here with a
  * sentence that says what to do. Every open raises the fence (stored durably): see
- * store_engine_fence. An older schema is migrated here. */
+ * store_engine_fence. */
 int store_engine_open(const struct store_engine_cfg *cfg, store_engine_t **out) CQ_MUST_CHECK;
 /* Closes the environment and opens it again from disk: after UNKNOWN_OUTCOME. From the committing
  * thread. Waits for the snapshots of other threads; those opened meanwhile wait for it. The calling
@@ -88,6 +90,9 @@ int store_engine_reopen(store_engine_t *e) CQ_MUST_CHECK;
 void store_engine_close(store_engine_t **e);
 /* Both from any thread. */
 uint64_t store_engine_fence(const store_engine_t *e);
+/* The schema version found at open: STORE_SCHEMA_VERSION in a new database; an older one is to be
+ * migrated (store/migrate.c) before anything else is done. */
+uint64_t store_engine_schema(const store_engine_t *e);
 /* Last position of the log, 0 if empty. */
 uint64_t store_engine_last_pos(store_engine_t *e);
 

@@ -24,8 +24,9 @@ struct store_engine {
     unsigned page_bytes;
     _Atomic uint64_t fence;
     _Atomic uint64_t last_pos;
-    bool is_broken; /* an outcome is unknown; committing thread only */
-    bool is_full;   /* the last commit was refused for space: logged once; committing thread only */
+    uint64_t schema; /* as found at the last open */
+    bool is_broken;  /* an outcome is unknown; committing thread only */
+    bool is_full; /* the last commit was refused for space: logged once; committing thread only */
 
     pthread_mutex_t mutex; /* the three below, and env against reopen */
     pthread_cond_t changed;

@@ -276,22 +276,8 @@ put_number(const store_engine_t *e, MDB_txn *txn, const char *key, uint64_t valu
     return rc;
 }
 
-/* From version v to v + 1, inside the opening transaction. Returns an LMDB code. */
-typedef int migrate_fn(const store_engine_t *e, MDB_txn *txn);
-
-/* Version 0 is what was written before the first release: the same tables. */
 static int
-migrate_0(const store_engine_t *e, MDB_txn *txn)
-{
-    (void)e;
-    (void)txn;
-    return 0;
-}
-
-static migrate_fn *const migrations[STORE_SCHEMA_VERSION] = {migrate_0};
-
-static int
-check_schema(const store_engine_t *e, MDB_txn *txn, bool is_new)
+check_schema(store_engine_t *e, MDB_txn *txn, bool is_new)
 {
     uint64_t version = STORE_SCHEMA_VERSION;
     int rc = get_number(e, txn, STORE_META_SCHEMA, &version);
@@ -306,14 +292,9 @@ check_schema(const store_engine_t *e, MDB_txn *txn, bool is_new)
     if (version > STORE_SCHEMA_VERSION) {
         return refuse(e, CQ_E_NEWER_SCHEMA, "written by a newer version: run that one, or newer");
     }
-    for (; rc == 0 && version < STORE_SCHEMA_VERSION; version++) {
-        CQ_LOG(INFO, "STORE-ENGINE-MIGRATE", "from=%" PRIu64, version);
-        rc = migrations[version](e, txn);
-    }
-    if (rc == 0) {
-        rc = put_number(e, txn, STORE_META_SCHEMA, STORE_SCHEMA_VERSION);
-    }
-    return store_engine_lmdb_error(rc, "migrate");
+    e->schema = version;
+    rc = is_new ? put_number(e, txn, STORE_META_SCHEMA, version) : 0;
+    return store_engine_lmdb_error(rc, "schema");
 }
 
 /* ---- environment ---- */
@@ -529,6 +510,12 @@ uint64_t
 store_engine_fence(const store_engine_t *e)
 {
     return atomic_load(&e->fence);
+}
+
+uint64_t
+store_engine_schema(const store_engine_t *e)
+{
+    return e->schema;
 }
 
 uint64_t

@@ -48,14 +48,49 @@ store_key_pair(const struct cq_id *first, const struct cq_id *second)
     return k;
 }
 
+static inline void
+store_key_add_uint(struct store_key *k, uint64_t value)
+{
+    for (int shift = 56; shift >= 0; shift -= 8) {
+        k->b[k->n++] = (uint8_t)(value >> shift);
+    }
+}
+
 /* P chat seq */
 static inline struct store_key
 store_key_index(const struct cq_id *chat, uint64_t seq)
 {
     struct store_key k = store_key_of(chat);
-    for (int shift = 56; shift >= 0; shift -= 8) {
-        k.b[k.n++] = (uint8_t)(seq >> shift);
-    }
+    store_key_add_uint(&k, seq);
+    return k;
+}
+
+/* P chat kind id: all receipts of one device (delivered) or of one user (read), ascending by up_to.
+ * The kind keeps a device apart that calls itself like a user. */
+enum store_receipt_kind {
+    STORE_RECEIPT_DELIVERED = 'd', /* id: the device */
+    STORE_RECEIPT_READ = 'r'       /* id: the user */
+};
+
+static inline struct store_key
+store_key_receipts(const struct cq_id *chat, enum store_receipt_kind kind, const struct cq_id *id)
+{
+    struct store_key k = store_key_of(chat);
+    k.b[k.n++] = (uint8_t)kind;
+    store_key_add(&k, id->b, CQ_ID_SIZE);
+    return k;
+}
+
+/* P chat kind id up_to: the record that moved this cursor to up_to. The first one at or above a seq
+ * says when the message was delivered or read. */
+static inline struct store_key
+store_key_receipt(const struct cq_id *chat,
+                  enum store_receipt_kind kind,
+                  const struct cq_id *id,
+                  uint64_t up_to)
+{
+    struct store_key k = store_key_receipts(chat, kind, id);
+    store_key_add_uint(&k, up_to);
     return k;
 }
 

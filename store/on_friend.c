@@ -167,6 +167,7 @@ store_step(struct store_core *core,
         .user_name = {(const uint8_t *)op->name, strlen(op->name)},
         .peer_name = {(const uint8_t *)op->peer_name, strlen(op->peer_name)},
         .time_unix_ms = cq_now_unix_ms(),
+        .device = op->call.device,
     };
     struct store_chat *chat = NULL;
     int rc = has_chat ? store_projection_begin(core->projection, &chat_id, &chat) : 0;

@@ -111,28 +111,32 @@ store_on_send(struct store_core *core, struct store_call *call, const void *in)
 }
 
 static int
-append_receipt(struct store_core *core,
-               struct store_chat *chat,
-               const struct cq_id *user,
-               const struct cq_id *device,
-               uint64_t up_to)
+append_delivered(struct store_core *core,
+                 const struct store_call *call,
+                 struct store_chat *chat,
+                 uint64_t up_to)
 {
-    struct cq_rec_receipt r = {
-        .chat = chat->id,
-        .user = *user,
-        .device = *device,
-        .up_to = up_to,
-        .time_unix_ms = cq_now_unix_ms(),
-    };
+    struct cq_rec_receipt r = {chat->id, call->user, call->device, up_to, cq_now_unix_ms()};
     uint64_t pos = 0;
     return store_core_append(core, chat, CQ_REC_RECEIPT, &r, &pos);
 }
 
-/* One chat's cursors: a record for each that grows. */
+static int
+append_read(struct store_core *core,
+            const struct store_call *call,
+            struct store_chat *chat,
+            uint64_t up_to)
+{
+    struct cq_rec_read r = {chat->id, call->user, call->device, up_to, cq_now_unix_ms()};
+    uint64_t pos = 0;
+    return store_core_append(core, chat, CQ_REC_READ, &r, &pos);
+}
+
+/* One chat's cursors: a record for each that grows. READ says that the device holds as much, so
+ * what arrives and is read at once is one record and one push. */
 static int
 ack_chat(struct store_core *core, struct store_call *call, const struct cq_ack_cursor *ack)
 {
-    static const struct cq_id none;
     struct store_chat *chat = NULL;
     int member = 0;
     int rc = store_core_chat(core, &ack->chat, &call->user, &chat, &member);
@@ -148,11 +152,13 @@ ack_chat(struct store_core *core, struct store_call *call, const struct cq_ack_c
     if (!device && chat->device_count == STORE_CHAT_DEVICES_MAX) {
         return -CQ_E_BAD_DEVICE;
     }
-    if (delivered > (device ? device->delivered : 0)) {
-        rc = append_receipt(core, chat, &call->user, &call->device, delivered);
+    uint64_t held = device ? device->delivered : 0;
+    if (ack->read > chat->members[member].read) {
+        rc = append_read(core, call, chat, ack->read);
+        held = held > ack->read ? held : ack->read;
     }
-    if (!rc && ack->read > chat->members[member].read) {
-        rc = append_receipt(core, chat, &call->user, &none, ack->read);
+    if (!rc && delivered > held) {
+        rc = append_delivered(core, call, chat, delivered);
     }
     return rc;
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/rt/check.h"
+#include "common/wire/pack.h"
 
 struct entry {
     struct store_chat chat;      /* first: a chat's address is its entry's */
@@ -334,6 +335,22 @@ put_tail(struct store_batch *batch, const struct store_chat *c, size_t max)
     cq_buf_free(&value);
 }
 
+/* The first `max` receipt rows. They may go ahead of the chat row as well. */
+static void
+put_receipts(struct store_batch *batch, const struct store_chat *c, size_t max)
+{
+    cq_buf_t value = {0};
+    for (size_t i = 0; i < c->receipt_count && i < max; i++) {
+        const struct store_chat_receipt *r = &c->receipts[i];
+        struct store_key key = store_key_receipt(
+            &c->id, r->is_read ? STORE_RECEIPT_READ : STORE_RECEIPT_DELIVERED, &r->id, r->up_to);
+        cq_buf_clear(&value);
+        cq_pack_uint(&value, r->pos);
+        put(batch, STORE_TABLE_RECEIPT, &key, &value);
+    }
+    cq_buf_free(&value);
+}
+
 static void
 flush_entry(store_projection_t *p, struct entry *e, struct store_batch *batch)
 {
@@ -344,24 +361,35 @@ flush_entry(store_projection_t *p, struct entry *e, struct store_batch *batch)
     put(batch, STORE_TABLE_CHAT, &key, &value);
     cq_buf_free(&value);
     put_tail(batch, c, c->tail_count);
+    put_receipts(batch, c, c->receipt_count);
     for (int m = 0; m < STORE_CHAT_MEMBERS; m++) {
         const struct store_chat_member *member = &c->members[m];
         put_audit(batch, STORE_TABLE_UNREAD, c, m, member->unread_count > 0, &e->unread_on_disk[m]);
         put_audit(batch, STORE_TABLE_READ, c, m, member->read_audit, &e->read_on_disk[m]);
     }
-    store_batch_flush(batch, e, c->head);
+    store_batch_flush(batch, e, c->head, c->last_pos);
     e->dirty = false;
     e->batch = batch->number;
     p->dirty_count--;
 }
 
-/* A chat with more index rows than a slice takes: write a part, come back to it with the next
- * commit. */
+/* A chat with more index and receipt rows than a slice takes: write a part, come back to it with
+ * the next commit. */
 static void
 flush_part(struct entry *e, struct store_batch *batch, size_t rows_max)
 {
-    put_tail(batch, &e->chat, rows_max);
-    store_batch_flush(batch, e, e->chat.tail_first + rows_max - 1);
+    const struct store_chat *c = &e->chat;
+    size_t tail = c->tail_count < rows_max ? c->tail_count : rows_max;
+    size_t receipts = rows_max - tail;
+    receipts = receipts < c->receipt_count ? receipts : c->receipt_count;
+    while (receipts && receipts < c->receipt_count &&
+           c->receipts[receipts].pos == c->receipts[receipts - 1].pos) {
+        receipts++; /* trimming goes by position: not between the two rows of one record */
+    }
+    put_tail(batch, c, tail);
+    put_receipts(batch, c, receipts);
+    store_batch_flush(batch, e, tail ? c->tail_first + tail - 1 : 0,
+                      receipts ? c->receipts[receipts - 1].pos : 0);
     e->batch = batch->number;
 }
 
@@ -371,7 +399,7 @@ store_projection_slice(store_projection_t *p, struct store_batch *batch, size_t 
     size_t before = batch->row_count;
     while (p->round && batch->row_count - before < rows_max) {
         struct entry *e = p->round[p->round_next];
-        if (e->dirty && e->chat.tail_count > 2 * rows_max) {
+        if (e->dirty && e->chat.tail_count + e->chat.receipt_count > 2 * rows_max) {
             flush_part(e, batch, rows_max);
             return;
         }
@@ -394,6 +422,7 @@ store_projection_committed(store_projection_t *p, const struct store_batch *batc
     for (size_t i = 0; i < batch->flush_count; i++) {
         struct entry *e = batch->flushes[i].entry;
         store_chat_trim(&e->chat, batch->flushes[i].seq);
+        store_chat_trim_receipts(&e->chat, batch->flushes[i].pos);
     }
     struct entry *e = p->oldest;
     for (int i = 0; e && i < EVICT_MAX && p->count > p->cfg.cache_max; i++) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MPL-2.0
  * The chats in memory: the ones changed since their rows were written (dirty) and a bounded number
- * of others, over the tables CHAT, INDEX, UNREAD and READ. Rows are written behind: a round takes
- * all dirty chats in key order, a bounded slice goes with each commit, and when the round is
- * through, the marker says up to which log position the tables are complete (design §4).
+ * of others, over the tables CHAT, INDEX, RECEIPT, UNREAD and READ. Rows are written behind: a
+ * round takes all dirty chats in key order, a bounded slice goes with each commit, and when the
+ * round is through, the marker says up to which log position the tables are complete (design §4).
  *
  * Loop thread only.
  */

@@ -8,7 +8,7 @@ store_record_read(struct cq_view bytes, enum cq_rec_kind *kind, union store_reco
     size_t count = 0;
     int rc = cq_rec_open(bytes.p, bytes.n, kind, &r, &count);
     if (!rc) {
-        rc = cq_schema_read(cq_rec_schema(*kind), &r, count, out);
+        rc = cq_rec_read(*kind, &r, count, out);
     }
     return rc ? -CQ_E_CORRUPT : 0;
 }

@@ -11,6 +11,7 @@ union store_record {
     struct cq_rec_receipt receipt;
     struct cq_rec_friend friendship;
     struct cq_rec_commit commit;
+    struct cq_rec_read read;
 };
 
 /* Kind and fields; views borrow the bytes. 0 or -CQ_E_CORRUPT. */

@@ -71,6 +71,8 @@ chat_of(enum cq_rec_kind kind, const void *fields)
         return ((const struct cq_rec_message *)fields)->chat;
     case CQ_REC_RECEIPT:
         return ((const struct cq_rec_receipt *)fields)->chat;
+    case CQ_REC_READ:
+        return ((const struct cq_rec_read *)fields)->chat;
     case CQ_REC_FRIEND:
         return ((const struct cq_rec_friend *)fields)->chat;
     case CQ_REC_COMMIT:

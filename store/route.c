@@ -154,6 +154,26 @@ route_receipt(store_route_t *r, uint64_t pos, const void *fields)
     return rc;
 }
 
+/* The device that caused it knows from its answer. */
+static int
+route_read(store_route_t *r, uint64_t pos, const void *fields)
+{
+    const struct cq_rec_read *read = fields;
+    struct cq_receipt push = {
+        .chat = read->chat,
+        .user = read->user,
+        .up_to = read->up_to,
+        .time_unix_ms = read->time_unix_ms,
+        .version = pos,
+    };
+    int rc = set_members(r, &read->chat);
+    if (!rc) {
+        cq_frame_push(&r->event, CQ_OP_RECEIPT, &cq_receipt_schema, &push);
+        emit(r, pos, &read->device, false, STORE_CHAT_MEMBERS);
+    }
+    return rc;
+}
+
 /* Both see their own row. Someone who is blocked learns nothing but that the chat is closed. */
 static int
 route_friend(store_route_t *r, uint64_t pos, const void *fields)
@@ -165,7 +185,7 @@ route_friend(store_route_t *r, uint64_t pos, const void *fields)
     struct cq_friend own = {f->peer, f->peer_name, f->user_relation, f->user_blocks, f->chat, open};
     cq_frame_push(&r->event, CQ_OP_FRIEND, &cq_friend_schema, &own);
     set_users(r, &f->user, 1);
-    emit(r, pos, &none, true, 1);
+    emit(r, pos, &f->device, true, 1); /* that device knows from its answer */
     bool is_block = f->action == CQ_OP_BLOCK || f->action == CQ_OP_UNBLOCK;
     if (!cq_id_is_none(&f->chat) || (!f->peer_blocks && !is_block)) {
         struct cq_friend other = {f->user,        f->user_name, f->peer_relation,
@@ -188,10 +208,9 @@ route_nothing(store_route_t *r, uint64_t pos, const void *fields)
 }
 
 static int (*const routers[])(store_route_t *, uint64_t, const void *) = {
-    [CQ_REC_MESSAGE] = route_message,
-    [CQ_REC_RECEIPT] = route_receipt,
-    [CQ_REC_FRIEND] = route_friend,
-    [CQ_REC_COMMIT] = route_nothing,
+    [CQ_REC_MESSAGE] = route_message, [CQ_REC_RECEIPT] = route_receipt,
+    [CQ_REC_FRIEND] = route_friend,   [CQ_REC_COMMIT] = route_nothing,
+    [CQ_REC_READ] = route_read,
 };
 
 static void

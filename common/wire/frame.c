@@ -255,6 +255,8 @@ cq_rec_schema(enum cq_rec_kind kind)
         return &cq_rec_friend_schema;
     case CQ_REC_COMMIT:
         return &cq_rec_commit_schema;
+    case CQ_REC_READ:
+        return &cq_rec_read_schema;
     }
     return NULL;
 }
@@ -279,4 +281,12 @@ cq_rec_open(const void *data, size_t n, enum cq_rec_kind *kind, cq_reader_t *fie
         return -CQ_E_CORRUPT;
     }
     return 0;
+}
+
+int
+cq_rec_read(enum cq_rec_kind kind, cq_reader_t *fields, size_t count, void *out)
+{
+    const struct cq_schema *s = cq_rec_schema(kind);
+    size_t later = kind == CQ_REC_FRIEND ? 1 : 0; /* `device` */
+    return cq_schema_read_required(s, fields, count, s->field_count - later, out);
 }

@@ -145,7 +145,8 @@ enum cq_rec_kind {
     CQ_REC_MESSAGE = 1,
     CQ_REC_RECEIPT = 2,
     CQ_REC_FRIEND = 3,
-    CQ_REC_COMMIT = 4
+    CQ_REC_COMMIT = 4,
+    CQ_REC_READ = 5
 };
 
 void cq_rec_write(cq_buf_t *b, enum cq_rec_kind kind, const void *in);
@@ -156,5 +157,7 @@ int cq_rec_open(const void *data,
                 cq_reader_t *fields,
                 size_t *count) CQ_MUST_CHECK;
 const struct cq_schema *cq_rec_schema(enum cq_rec_kind kind); /* NULL: unknown */
+/* The fields; those that a record of an earlier version does not have are zero, none, empty. */
+int cq_rec_read(enum cq_rec_kind kind, cq_reader_t *fields, size_t count, void *out) CQ_MUST_CHECK;
 
 #endif

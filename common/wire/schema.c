@@ -46,19 +46,29 @@ read_field(const struct cq_field *f, cq_reader_t *r, void *place)
 }
 
 int
-cq_schema_read(const struct cq_schema *s, cq_reader_t *r, size_t available, void *out)
+cq_schema_read_required(const struct cq_schema *s,
+                        cq_reader_t *r,
+                        size_t available,
+                        size_t required,
+                        void *out)
 {
     memset(out, 0, s->struct_size);
-    if (available < s->field_count) {
+    if (available < required) {
         return -CQ_E_BAD_ARG;
     }
-    for (size_t i = 0; i < s->field_count; i++) {
+    for (size_t i = 0; i < s->field_count && i < available; i++) {
         read_field(&s->fields[i], r, (char *)out + s->fields[i].offset);
     }
     for (size_t i = s->field_count; i < available && !r->err; i++) {
         (void)cq_read_any(r);
     }
     return r->err;
+}
+
+int
+cq_schema_read(const struct cq_schema *s, cq_reader_t *r, size_t available, void *out)
+{
+    return cq_schema_read_required(s, r, available, s->field_count, out);
 }
 
 int

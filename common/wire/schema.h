@@ -95,7 +95,13 @@ struct cq_schema {
  * reader's bytes. */
 int cq_schema_read(const struct cq_schema *s, cq_reader_t *r, size_t available, void *out)
     CQ_MUST_CHECK;
-/* The same for fields that are an array of their own. */
+/* The same; fields behind the first `required` ones may be missing: they are zero, none, empty. */
+int cq_schema_read_required(const struct cq_schema *s,
+                            cq_reader_t *r,
+                            size_t available,
+                            size_t required,
+                            void *out) CQ_MUST_CHECK;
+/* As cq_schema_read for fields that are an array of their own. */
 int cq_schema_read_array(const struct cq_schema *s, cq_reader_t *r, void *out) CQ_MUST_CHECK;
 
 /* Writes the fields as consecutive values; write_array puts the array header before them. */

@@ -108,7 +108,13 @@ try_record(const uint8_t *data, size_t n)
     cq_reader_t fields;
     size_t count = 0;
     if (cq_rec_open(data, n, &kind, &fields, &count) == 0) {
+        union {
+            uint64_t align;
+            uint8_t bytes[512];
+        } out;
+        cq_reader_t again = fields;
         try_fields(cq_rec_schema(kind), fields, count);
+        (void)!cq_rec_read(kind, &again, count, &out);
     }
 }
 

@@ -83,6 +83,24 @@ def test_sent_delivered_read(pair):
     assert (c.peer_delivered, c.peer_read) == (1, 1)
 
 
+def test_read_at_once_is_one_receipt(pair):
+    """What arrives and is read at once is one push; that the device holds it follows from it, and SYNC says so."""
+    x, y = pair
+    x.send(y, "1"), x.send(y, "2")
+    y.receive(x), y.receive(x)
+    y.ack(x, delivered=2, read=2)
+    assert x.receipt(y, y.user, 2).device is None
+    x.ask("FRIENDS")
+    assert not x.link.has_push("RECEIPT", lambda f: f[2] is not None)
+    cursors = {(k.user, k.device): k.up_to for k in x.sync(version=0)[x.chat(y)].cursors}
+    assert cursors[(y.user, y.id)] == cursors[(y.user, None)] == 2
+    x.send(y, "3"), x.send(y, "4")
+    y.receive(x), y.receive(x)
+    y.ack(x, delivered=4, read=3)
+    assert x.receipt(y, y.user, 3).up_to == 3
+    assert x.receipt(y, y.user, 4, device=y.id).up_to == 4
+
+
 def test_receipts_while_the_sender_was_offline(system, pair):
     x, y = pair
     x.send(y, "one")
@@ -179,6 +197,8 @@ def test_two_devices_get_everything(system, pair):
     chat = x.chat(y)
     for d in (x, x2, y2):
         assert d.receipt(chat, y.user, 1).up_to == 1
+    y.ask("FRIENDS")
+    assert not y.link.has_push("RECEIPT", lambda f: f[1] == y.user), "the device that read knows it from its answer"
     # delivered is per device
     cursors = {(k.user, k.device): k.up_to for k in x.sync(version=0)[chat].cursors}
     assert cursors[(y.user, y.id)] == 2

@@ -116,6 +116,8 @@ def test_own_other_devices_are_told(system, ab):
     a.friend_op("ADD", b.name)
     f = friend_row(a2.link.push("FRIEND"))
     assert (f.user, f.relation) == (b.user, ASKED)
+    a.ask("FRIENDS")
+    assert not a.link.has_push("FRIEND"), "the device that did it knows from its answer"
     a2.close()
 
 

@@ -284,6 +284,45 @@ devices_are_bounded(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, done)
 
+static int
+read_on(struct store_chat *c, uint64_t pos, const struct cq_id *device, uint64_t up_to)
+{
+    struct cq_rec_read r = {
+        .chat = chat_id, .user = ann, .device = *device, .up_to = up_to, .time_unix_ms = pos};
+    return store_chat_apply(c, pos, CQ_REC_READ, &r, &lookup);
+}
+
+static void
+reading_says_that_the_device_holds_it(void **state)
+{
+    struct store_chat *c = *state;
+    for (uint64_t seq = 1; seq <= 3; seq++) {
+        assert_int_equal(say(c, 1 + seq, false, seq, seq), 0);
+    }
+    assert_int_equal(read_on(c, 5, &ann_phone, 2), 0);
+    assert_int_equal(c->members[0].read, 2);
+    assert_int_equal(store_chat_device(c, &ann_phone)->delivered, 2);
+    assert_int_equal(store_chat_device(c, &ann_phone)->delivered_time_unix_ms, 5);
+    assert_true(c->members[1].read_audit);
+    assert_int_equal(receipt(c, 6, &ann, &ann_phone, 3), 0);
+    assert_int_equal(read_on(c, 7, &ann_phone, 3), 0); /* read grows, delivered was there */
+    assert_int_equal(store_chat_device(c, &ann_phone)->delivered_time_unix_ms, 6);
+    assert_int_equal(read_on(c, 8, &ann_phone, 4), -CQ_E_CORRUPT); /* above the head */
+    assert_int_equal(c->receipt_count, 4);
+    assert_int_equal(read_on(c, 7, &ann_phone, 3), 0); /* a replay adds nothing */
+    assert_int_equal(c->receipt_count, 4);
+    const struct store_chat_receipt *r = c->receipts;
+    assert_true(r[0].is_read && cq_id_eq(&r[0].id, &ann) && r[0].up_to == 2 && r[0].pos == 5);
+    assert_true(!r[1].is_read && cq_id_eq(&r[1].id, &ann_phone) && r[1].pos == 5);
+    assert_true(!r[2].is_read && r[2].up_to == 3 && r[2].pos == 6);
+    assert_true(r[3].is_read && r[3].up_to == 3 && r[3].pos == 7);
+    store_chat_trim_receipts(c, 5);
+    assert_int_equal(c->receipt_count, 2);
+    assert_int_equal(c->receipts[0].pos, 6);
+    store_chat_trim_receipts(c, 100);
+    assert_int_equal(c->receipt_count, 0);
+}
+
 int
 main(void)
 {
@@ -297,6 +336,7 @@ main(void)
         TEST(replay_adds_nothing_twice),
         TEST(row_survives_a_round_trip),
         TEST(devices_are_bounded),
+        TEST(reading_says_that_the_device_holds_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

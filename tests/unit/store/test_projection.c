@@ -81,6 +81,7 @@ chat_number(unsigned n)
 static const struct cq_id ann = {{1}};
 static const struct cq_id bob = {{2}};
 static const struct cq_id phone = {{3}};
+static const struct cq_id tablet = {{4}};
 static uint64_t pos;
 
 static void
@@ -117,6 +118,31 @@ read_all(store_projection_t *p, unsigned n)
     assert_int_equal(store_projection_chat(p, &id, &c), 0);
     struct cq_rec_receipt r = {.chat = id, .user = bob, .up_to = c->head};
     assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_RECEIPT, &r), 0);
+}
+
+/* bob reads on his tablet, which therefore holds it. */
+static void
+read_on_tablet(store_projection_t *p, unsigned n)
+{
+    struct store_chat *c = NULL;
+    struct cq_id id = chat_number(n);
+    assert_int_equal(store_projection_chat(p, &id, &c), 0);
+    struct cq_rec_read r = {.chat = id, .user = bob, .device = tablet, .up_to = c->head};
+    assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_READ, &r), 0);
+}
+
+/* The position in a receipt row, 0 if there is none. */
+static uint64_t
+receipt_row(unsigned n, enum store_receipt_kind kind, const struct cq_id *id, uint64_t up_to)
+{
+    struct cq_id chat = chat_number(n);
+    struct store_key key = store_key_receipt(&chat, kind, id, up_to);
+    struct cq_view row;
+    if (read_row(NULL, STORE_TABLE_RECEIPT, store_key_view(&key), &row)) {
+        return 0;
+    }
+    cq_reader_t r = cq_reader_of(row);
+    return cq_read_uint(&r, UINT64_MAX);
 }
 
 static int
@@ -243,6 +269,53 @@ a_long_tail_is_written_in_parts(void **state)
 }
 
 static void
+receipts_are_indexed(void **state)
+{
+    store_projection_t *p = *state;
+    begin(p, 1);
+    say(p, 1);
+    read_on_tablet(p, 1); /* position 3 */
+    say(p, 1);
+    say(p, 1);
+    read_all(p, 1); /* position 6: as version 1 wrote it */
+    store_projection_round(p, pos);
+    (void)commit_slice(p, 100);
+    assert_int_equal(receipt_row(1, STORE_RECEIPT_READ, &bob, 1), 3);
+    assert_int_equal(receipt_row(1, STORE_RECEIPT_DELIVERED, &tablet, 1), 3);
+    assert_int_equal(receipt_row(1, STORE_RECEIPT_READ, &bob, 3), 6);
+    assert_int_equal(receipt_row(1, STORE_RECEIPT_DELIVERED, &tablet, 3), 0);
+    assert_int_equal(receipt_row(1, STORE_RECEIPT_DELIVERED, &bob, 1), 0);
+}
+
+/* A slice ends anywhere, but never between the two rows of one record, and none is left out. */
+static void
+many_receipts_are_written_in_parts(void **state)
+{
+    store_projection_t *p = *state;
+    begin(p, 1);
+    for (int i = 0; i < 300; i++) {
+        say(p, 1);
+        read_on_tablet(p, 1);
+    }
+    store_projection_round(p, pos);
+    unsigned slices = 0;
+    while (!commit_slice(p, 51)) {
+        slices++;
+    }
+    assert_true(slices > 10);
+    for (uint64_t seq = 1; seq <= 300; seq++) {
+        assert_int_equal(receipt_row(1, STORE_RECEIPT_READ, &bob, seq), 2 * seq + 1);
+        assert_int_equal(receipt_row(1, STORE_RECEIPT_DELIVERED, &tablet, seq), 2 * seq + 1);
+    }
+    store_projection_reset(p);
+    struct store_chat *c = NULL;
+    struct cq_id id = chat_number(1);
+    assert_int_equal(store_projection_chat(p, &id, &c), 0);
+    assert_int_equal(c->receipt_count, 0);
+    assert_int_equal(store_chat_device(c, &tablet)->delivered, 300);
+}
+
+static void
 damaged_rows_are_errors(void **state)
 {
     store_projection_t *p = *state;
@@ -265,6 +338,8 @@ main(void)
         TEST(forgetting_and_replaying_gives_the_same),
         TEST(audit_rows_exist_only_while_they_say_something),
         TEST(a_long_tail_is_written_in_parts),
+        TEST(receipts_are_indexed),
+        TEST(many_receipts_are_written_in_parts),
         TEST(damaged_rows_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

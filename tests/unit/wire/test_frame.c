@@ -147,8 +147,39 @@ records(void **state)
     assert_int_equal(cq_rec_open(FRAME(""), &kind, &fields, &count), -CQ_E_CORRUPT);
     assert_int_equal(cq_rec_open(FRAME("\x90"), &kind, &fields, &count), -CQ_E_CORRUPT);
     assert_int_equal(cq_rec_open(FRAME("\x91\x00"), &kind, &fields, &count), -CQ_E_CORRUPT);
-    assert_int_equal(cq_rec_open(FRAME("\x91\x05"), &kind, &fields, &count), -CQ_E_CORRUPT);
+    assert_int_equal(cq_rec_open(FRAME("\x91\x06"), &kind, &fields, &count), -CQ_E_CORRUPT);
     assert_int_equal(cq_rec_open(FRAME("\x91\xcd\x01\x01"), &kind, &fields, &count), -CQ_E_CORRUPT);
+}
+
+/* What the first version wrote has fewer fields at the end. */
+static void
+records_of_the_first_version(void **state)
+{
+    static const uint8_t device_nil = 0xc0;
+    cq_buf_t b = {0};
+    struct cq_rec_friend in = {.user = {{1}},
+                               .peer = {{2}},
+                               .user_name = {(const uint8_t *)"ann", 3},
+                               .peer_name = {(const uint8_t *)"bob", 3},
+                               .time_unix_ms = 6};
+    struct cq_rec_friend out;
+    enum cq_rec_kind kind;
+    cq_reader_t fields;
+    size_t count = 0;
+    (void)state;
+    cq_rec_write(&b, CQ_REC_FRIEND, &in);
+    assert_int_equal(b.data[b.size - 1], device_nil);
+    assert_int_equal(b.data[0], 0x90 + 15);
+    b.data[0]--;
+    b.size--;
+    assert_int_equal(cq_rec_open(b.data, b.size, &kind, &fields, &count), 0);
+    assert_int_equal(cq_rec_read(kind, &fields, count, &out), 0);
+    assert_true(out.time_unix_ms == 6 && cq_id_is_none(&out.device));
+    b.data[0]--; /* without its time it is damaged */
+    b.size--;
+    assert_int_equal(cq_rec_open(b.data, b.size, &kind, &fields, &count), 0);
+    assert_int_equal(cq_rec_read(kind, &fields, count, &out), -CQ_E_BAD_ARG);
+    cq_buf_free(&b);
 }
 
 static void
@@ -205,6 +236,7 @@ main(void)
         cmocka_unit_test(envelopes),
         cmocka_unit_test(version_zero_is_refused),
         cmocka_unit_test(records),
+        cmocka_unit_test(records_of_the_first_version),
         cmocka_unit_test(tables_are_consistent),
         cmocka_unit_test(buffer),
     };
