@@ -408,6 +408,19 @@ cq_client_revoke(cq_client_t *c, const char *device_id)
 }
 
 int64_t
+cq_client_privacy(cq_client_t *c, enum cq_client_last_seen last_seen)
+{
+    if ((unsigned)last_seen > CQ_CLIENT_LAST_SEEN_HIDE) {
+        return -CQ_E_BAD_ARG;
+    }
+    struct cq_command *cmd = cq_alloc(sizeof *cmd);
+    cmd->op = CQ_OP_PRIVACY;
+    cmd->on = last_seen != CQ_CLIENT_LAST_SEEN_ASK;
+    cmd->hide = last_seen == CQ_CLIENT_LAST_SEEN_HIDE;
+    return submit(c, cmd, true);
+}
+
+int64_t
 cq_client_logout(cq_client_t *c)
 {
     return simple_request(c, CQ_OP_LOGOUT);

@@ -201,6 +201,17 @@ on_friend(cq_session_t *s, cq_reader_t *fields, size_t count)
 }
 
 void
+cq_session_privacy_event(cq_session_t *s, const struct cq_privacy *privacy, uint64_t request)
+{
+    const cq_client_event_t e = {
+        .type = CQ_CLIENT_EVENT_PRIVACY,
+        .request = request,
+        .hide_last_seen = privacy->hide_last_seen,
+    };
+    cq_events_push(s->events, &e);
+}
+
+void
 cq_session_presence_event(cq_session_t *s,
                           const struct cq_presence_states *states,
                           uint64_t request)
@@ -230,6 +241,17 @@ on_presence(cq_session_t *s, cq_reader_t *fields, size_t count)
     int rc = cq_schema_read(&cq_presence_states_schema, fields, count, &states);
     if (!rc) {
         cq_session_presence_event(s, &states, 0);
+    }
+    return rc;
+}
+
+static int
+on_privacy(cq_session_t *s, cq_reader_t *fields, size_t count)
+{
+    struct cq_privacy privacy;
+    int rc = cq_schema_read(&cq_privacy_schema, fields, count, &privacy);
+    if (!rc) {
+        cq_session_privacy_event(s, &privacy, 0);
     }
     return rc;
 }
@@ -290,7 +312,7 @@ static const struct push_row {
     {CQ_OP_MESSAGE, true, on_message},     {CQ_OP_RECEIPT, true, on_receipt},
     {CQ_OP_FRIEND, true, on_friend},       {CQ_OP_PRESENCE_NOTE, false, on_presence},
     {CQ_OP_TYPING_NOTE, false, on_typing}, {CQ_OP_SYNC_NOW, false, on_sync_now},
-    {CQ_OP_GOAWAY, false, on_goaway},
+    {CQ_OP_GOAWAY, false, on_goaway},      {CQ_OP_PRIVACY_NOTE, false, on_privacy},
 };
 
 void

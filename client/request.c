@@ -197,6 +197,17 @@ read_presence(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a
 }
 
 static int
+read_privacy(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a)
+{
+    struct cq_privacy privacy;
+    int rc = cq_schema_read(&cq_privacy_schema, &a->fields, a->count, &privacy);
+    if (!rc) {
+        cq_session_privacy_event(s, &privacy, cmd->request);
+    }
+    return rc;
+}
+
+static int
 read_devices(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a)
 {
     struct cq_devices list = {0};
@@ -257,6 +268,7 @@ static const struct command_row command_rows[] = {
     {CQ_OP_CANCEL, read_friend},   {CQ_OP_REMOVE, read_friend},   {CQ_OP_BLOCK, read_friend},
     {CQ_OP_UNBLOCK, read_friend},  {CQ_OP_FRIENDS, read_friends}, {CQ_OP_PRESENCE, read_presence},
     {CQ_OP_DEVICES, read_devices}, {CQ_OP_REVOKE, read_nothing},  {CQ_OP_LOGOUT, read_logout},
+    {CQ_OP_PRIVACY, read_privacy},
 };
 
 static void
@@ -321,11 +333,13 @@ send_command(cq_session_t *s, struct cq_command *cmd)
     struct cq_friend_name name = {{(const uint8_t *)cmd->name, strlen(cmd->name)}};
     struct cq_revoke revoke = {cmd->id};
     struct cq_presence presence = {{{NULL, 0}, 0}};
+    struct cq_privacy_change privacy = {cmd->on, cmd->hide};
     struct cq_empty empty = {0};
-    const void *in = op->fields == &cq_friend_name_schema ? (const void *)&name
-                     : op->fields == &cq_revoke_schema    ? (const void *)&revoke
-                     : op->fields == &cq_presence_schema  ? (const void *)&presence
-                                                          : (const void *)&empty;
+    const void *in = op->fields == &cq_friend_name_schema      ? (const void *)&name
+                     : op->fields == &cq_revoke_schema         ? (const void *)&revoke
+                     : op->fields == &cq_presence_schema       ? (const void *)&presence
+                     : op->fields == &cq_privacy_change_schema ? (const void *)&privacy
+                                                               : (const void *)&empty;
     cmd->is_sent = true;
     cq_session_ask(s, &p, op->fields, in);
 }

@@ -28,7 +28,8 @@ struct cq_command {
     struct cq_id id;  /* REVOKE: device; TYPING, FLUSH: chat */
     uint64_t message; /* FLUSH: outbox row and dseq of a new message, 0: none */
     uint64_t dseq;
-    bool on;
+    bool on;   /* TYPING; PRIVACY: change it */
+    bool hide; /* PRIVACY: last-seen */
     /* the session's own: */
     bool is_sent;
     uint64_t since_ms;

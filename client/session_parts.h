@@ -207,6 +207,7 @@ void cq_session_push(cq_session_t *s, const struct cq_frame_op *op);
  * next sync. */
 int cq_session_store(cq_session_t *s, const struct cq_message *m) CQ_MUST_CHECK;
 void cq_session_friend_event(cq_session_t *s, const struct cq_friend *f, uint64_t request);
+void cq_session_privacy_event(cq_session_t *s, const struct cq_privacy *privacy, uint64_t request);
 void cq_session_presence_event(cq_session_t *s,
                                const struct cq_presence_states *states,
                                uint64_t request);

@@ -52,6 +52,7 @@ static const struct edge_op {
     [CQ_OP_BLOCK] = {.fn = edge_call_on_store, .rate = EDGE_RATE_FRIEND, .cost = COST},
     [CQ_OP_UNBLOCK] = {.fn = edge_call_on_store, .rate = EDGE_RATE_FRIEND, .cost = COST},
     [CQ_OP_PRESENCE] = {.fn = edge_call_on_presence, .rate = EDGE_RATE_SIGNAL, .cost = COST_LONG},
+    [CQ_OP_PRIVACY] = {.fn = edge_call_on_store, .rate = EDGE_RATE_ACCOUNT, .cost = COST},
 };
 
 enum {

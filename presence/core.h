@@ -52,6 +52,18 @@ presence_core_is_visible(const presence_core_t *core, const struct cq_id *user)
     return presence_delta_is_visible(core->delta, user, &since_unix_ms);
 }
 
+/* Do friends see the user online? *time_unix_ms: since when (untouched if not); 0 if he hides it.
+ */
+static inline bool
+presence_core_state(const presence_core_t *core, const struct cq_id *user, uint64_t *time_unix_ms)
+{
+    bool is_visible = presence_delta_is_visible(core->delta, user, time_unix_ms);
+    if (presence_watch_hides(core->watch, user)) {
+        *time_unix_ms = 0;
+    }
+    return is_visible;
+}
+
 /* Handlers of the bus, by file. */
 cq_bus_handler presence_on_session_up;
 cq_bus_handler presence_on_session_down;

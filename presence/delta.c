@@ -21,6 +21,7 @@ struct entry {
     struct cq_id id;
     bool online; /* has sessions */
     bool told;   /* friends believe: online */
+    bool stale;  /* told, but with times that are not right any more */
     uint64_t since_unix_ms;
     uint64_t seen_unix_ms;
     uint64_t grace_end_ms;
@@ -89,7 +90,7 @@ drop_change(presence_delta_t *d, struct entry *e)
 static void
 queue_change(presence_delta_t *d, struct entry *e, uint64_t now_ms)
 {
-    if (e->told != is_visible(e)) {
+    if (e->told != is_visible(e) || e->stale) {
         if (!presence_list_has(&e->change)) {
             e->due_ms = (now_ms / d->cfg.tick_ms + 1) * d->cfg.tick_ms;
             presence_list_append(&d->changes, &e->change);
@@ -151,6 +152,14 @@ presence_delta_absent(presence_delta_t *d,
 }
 
 void
+presence_delta_retell(presence_delta_t *d, const struct cq_id *user, uint64_t now_ms)
+{
+    struct entry *e = entry_for(d, user);
+    e->stale = true;
+    queue_change(d, e, now_ms);
+}
+
+void
 presence_delta_extend(presence_delta_t *d, uint64_t now_ms)
 {
     for (struct presence_link *l = d->leaving.next; l != &d->leaving; l = l->next) {
@@ -201,6 +210,7 @@ tell_changes(presence_delta_t *d, uint64_t now_ms)
         bool online = is_visible(e);
         uint64_t time_unix_ms = online ? e->since_unix_ms : e->seen_unix_ms;
         e->told = online;
+        e->stale = false;
         struct cq_id id = e->id;
         queue_change(d, e, now_ms); /* told now: leaves the queue, may free e */
         /* One for the look-up itself: a change that nobody watches is not free. */

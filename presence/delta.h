@@ -58,6 +58,9 @@ void presence_delta_absent(presence_delta_t *d,
                            const struct cq_id *user,
                            uint64_t seen_unix_ms,
                            uint64_t now_ms);
+/* What friends were told of the user's times is not right any more: tell them anew. Of a user who
+ * is not visible the time is told as 0. */
+void presence_delta_retell(presence_delta_t *d, const struct cq_id *user, uint64_t now_ms);
 /* Nothing could be heard until now: the grace period of everybody who seems gone starts anew. */
 void presence_delta_extend(presence_delta_t *d, uint64_t now_ms);
 /* Visible? *since_unix_ms: online since (untouched if not visible). */

@@ -24,6 +24,7 @@ struct presence_fetch {
     struct slot slots[SLOT_MAX];
     struct slot *free;
     struct cq_id ids[CQ_LIST_MAX];
+    struct cq_id hidden[CQ_LIST_MAX];
 };
 
 struct presence_fetch *
@@ -45,18 +46,65 @@ presence_fetch_destroy(struct presence_fetch **f)
     *f = NULL;
 }
 
-/* The ids of an answer into f->ids: their number, or negative. */
 static int
-read_ids(struct presence_fetch *f, cq_reader_t *fields, size_t count)
+read_ids(struct cq_id *ids, const struct cq_list *list)
+{
+    cq_reader_t r = cq_list_reader(list);
+    for (size_t i = 0; i < list->count; i++) {
+        ids[i] = cq_read_id(&r);
+    }
+    return r.err;
+}
+
+static int
+read_list(struct presence_fetch *f,
+          cq_reader_t *fields,
+          size_t count,
+          struct presence_watch_list *list)
 {
     struct cq_watched watched;
     int rc = cq_schema_read(&cq_watched_schema, fields, count, &watched);
-    cq_reader_t r = cq_list_reader(&watched.users);
-    for (size_t i = 0; rc == 0 && i < watched.users.count; i++) {
-        f->ids[i] = cq_read_id(&r);
-        rc = r.err;
+    rc = rc ? rc : read_ids(f->ids, &watched.users);
+    rc = rc ? rc : read_ids(f->hidden, &watched.hidden);
+    if (rc == 0) {
+        *list = (struct presence_watch_list){
+            f->ids, watched.users.count, watched.hides, f->hidden, watched.hidden.count,
+        };
     }
-    return rc ? rc : (int)watched.users.count;
+    return rc;
+}
+
+/* What the user's settings mean for what Redis and friends have heard. */
+static void
+settle_seen(presence_core_t *core,
+            const struct cq_id *user,
+            enum presence_watch_seen was,
+            bool hides)
+{
+    struct presence_user *online = presence_session_map_user(core->sessions, user);
+    bool was_hidden = was == PRESENCE_WATCH_HIDES;
+    if (hides && !was_hidden) {
+        presence_redis_sync_forget(core->redis, user);
+    }
+    if (online && (was == PRESENCE_WATCH_UNKNOWN || was_hidden != hides)) {
+        presence_redis_sync_dirty(core->redis, online);
+    }
+    if ((was != PRESENCE_WATCH_UNKNOWN || !online) && was_hidden != hides) {
+        presence_delta_retell(core->delta, user, cq_now_mono_ms());
+        presence_presence_wake(core);
+    }
+}
+
+static void
+on_failed(presence_core_t *core, const struct cq_id *user)
+{
+    struct presence_user *online = presence_session_map_user(core->sessions, user);
+    presence_stats.watchlists_failed_total++;
+    presence_watch_fail(core->watch, user);
+    presence_lookup_give_up(core, user);
+    if (online && online->written_mono_ms == 0) {
+        presence_redis_sync_dirty(core->redis, online); /* without times */
+    }
 }
 
 static void
@@ -69,13 +117,17 @@ on_watched(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t coun
     struct cq_id user = slot->user;
     slot->next_free = f->free;
     f->free = slot;
-    /* A user whom the store does not know sees nobody. */
-    int n = err == -CQ_E_NOT_FOUND ? 0 : (err ? err : read_ids(f, fields, count));
-    if (n < 0) {
-        presence_stats.watchlists_failed_total++;
-        presence_watch_fail(core->watch, &user);
-        presence_lookup_give_up(core, &user);
-    } else if (presence_watch_set(core->watch, &user, f->ids, (size_t)n)) {
+    /* A user whom the store does not know sees nobody, and has nothing to show. */
+    struct presence_watch_list list = {.ids = f->ids, .hidden = f->hidden, .hides = true};
+    int rc = err == -CQ_E_NOT_FOUND ? 0 : (err ? err : read_list(f, fields, count, &list));
+    if (rc) {
+        on_failed(core, &user);
+        return;
+    }
+    enum presence_watch_seen was = presence_watch_own_seen(core->watch, &user);
+    bool is_known = presence_watch_set(core->watch, &user, &list);
+    settle_seen(core, &user, was, list.hides);
+    if (is_known) {
         presence_note_due(core, &user);
         presence_lookup_go_on(core, &user);
     }

@@ -175,7 +175,7 @@ add_state(void *ctx, const struct cq_id *friend_id)
     if (a->next_asked < job->asked_count && cq_id_eq(&job->asked[a->next_asked], friend_id)) {
         time_unix_ms = job->seen[a->next_asked++];
     }
-    bool online = presence_delta_is_visible(job->core->delta, friend_id, &time_unix_ms);
+    bool online = presence_core_state(job->core, friend_id, &time_unix_ms);
     presence_note_pack(&a->states, friend_id, online, time_unix_ms);
     a->count++;
 }

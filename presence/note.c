@@ -94,8 +94,8 @@ static void
 gather_online(void *ctx, const struct cq_id *friend_id)
 {
     struct gather *g = ctx;
-    uint64_t since_unix_ms;
-    if (presence_delta_is_visible(g->core->delta, friend_id, &since_unix_ms)) {
+    uint64_t since_unix_ms = 0;
+    if (presence_core_state(g->core, friend_id, &since_unix_ms)) {
         presence_note_pack(&g->states, friend_id, true, since_unix_ms);
         g->count++;
     }
@@ -163,7 +163,8 @@ presence_note_change(void *ctx, const struct cq_id *user, bool online, uint64_t 
     presence_core_t *core = ctx;
     cq_buf_t state = {0};
     cq_buf_t event = {0};
-    presence_note_pack(&state, user, online, time_unix_ms);
+    bool hides = presence_watch_hides(core->watch, user);
+    presence_note_pack(&state, user, online, hides ? 0 : time_unix_ms);
     const struct cq_presence_states states = {cq_list_of(&state, 1)};
     cq_frame_push(&event, CQ_OP_PRESENCE_NOTE, &cq_presence_states_schema, &states);
     presence_deliver_begin(core, (struct cq_view){event.data, event.size});

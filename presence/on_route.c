@@ -7,6 +7,7 @@
 
 #include "presence/core.h"
 #include "presence/deliver.h"
+#include "presence/lookup.h"
 #include "presence/note.h"
 
 enum {
@@ -79,6 +80,14 @@ take_route(presence_core_t *core, const struct cq_route *route)
     presence_on_route_news(core);
 }
 
+static bool
+is_privacy(struct cq_view event)
+{
+    cq_reader_t r = cq_reader_of(event);
+    (void)cq_read_array(&r, 1, CQ_LIST_MAX);
+    return cq_read_uint(&r, UINT64_MAX) == CQ_OP_PRIVACY_NOTE && !r.err;
+}
+
 /* From this moment on they see nobody, until their new lists are here. */
 static void
 renew_lists(presence_core_t *core, const struct cq_route *route)
@@ -88,6 +97,11 @@ renew_lists(presence_core_t *core, const struct cq_route *route)
         struct cq_id user = cq_read_id(&r);
         if (r.err) {
             return;
+        }
+        if (is_privacy(route->event) && !presence_core_is_visible(core, &user)) {
+            /* Gone already: what Redis has of him must go, too. */
+            (void)presence_watch_want(core->watch, &user);
+            presence_lookup_return(core, &user);
         }
         presence_note_renew(core, &user);
     }

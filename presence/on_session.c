@@ -44,14 +44,16 @@ take_session(presence_core_t *core, const struct presence_session_info *info, bo
     s->user->seen_unix_ms = cq_now_unix_ms();
     presence_delta_up(core->delta, &info->user, &up);
     presence_presence_wake(core);
-    (void)presence_watch_want(core->watch, &info->user);
+    bool is_list_known = presence_watch_want(core->watch, &info->user);
     if (!is_new_login) {
         s->note = PRESENCE_NOTE_ALL;
     } else if (!is_known) {
         s->note = PRESENCE_NOTE_ONLINE;
     }
     presence_note_due(core, &info->user);
-    presence_redis_sync_dirty(core->redis, s->user);
+    if (is_list_known) { /* else with the list, which says what may stand there */
+        presence_redis_sync_dirty(core->redis, s->user);
+    }
     return 0;
 }
 

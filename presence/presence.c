@@ -126,7 +126,8 @@ static void
 on_left(void *ctx, const struct cq_id *user, uint64_t seen_unix_ms)
 {
     presence_core_t *core = ctx;
-    presence_redis_sync_left(core->redis, user, seen_unix_ms);
+    presence_redis_sync_left(core->redis, user, seen_unix_ms,
+                             presence_watch_own_seen(core->watch, user));
     presence_lookup_return(core, user);
 }
 
@@ -199,6 +200,13 @@ on_is_visible(void *ctx, const struct cq_id *user)
     return presence_core_is_visible(ctx, user);
 }
 
+static bool
+on_may_show(void *ctx, const struct cq_id *user)
+{
+    presence_core_t *core = ctx;
+    return presence_watch_own_seen(core->watch, user) == PRESENCE_WATCH_SHOWS;
+}
+
 static void
 on_absent(void *ctx, const struct cq_id *user, uint64_t seen_unix_ms)
 {
@@ -269,6 +277,7 @@ connect_parts(presence_core_t *core)
         .sessions = core->sessions,
         .lease = &core->lease,
         .is_visible = on_is_visible,
+        .may_show = on_may_show,
         .on_absent = on_absent,
         .ctx = core,
     };

@@ -30,9 +30,14 @@ enum {
     SWEEP_PAGE_MAX = 4096,
 };
 
+/* What Redis has to be told of somebody beside the online key: the last word only, however often it
+ * changed while Redis was away. */
 struct left {
     struct cq_id user;
-    uint64_t seen_unix_ms;
+    struct presence_link link;
+    uint64_t seen_unix_ms; /* 0: not to be set */
+    bool forget_seen;
+    bool is_gone; /* the online key is to be deleted */
 };
 
 struct presence_redis_sync {
@@ -44,11 +49,11 @@ struct presence_redis_sync {
     char ttl[21];
     uint64_t refresh_ms;        /* REFRESH_MS, or less if keys live shorter */
     struct presence_link dirty; /* of struct presence_user.dirty */
-    struct left *left;          /* ring */
-    size_t left_head, left_count;
-    bool is_sweep_owed; /* some who left were dropped: a sweep will find them */
-    bool is_sweeping;   /* from its start until the last page is done */
-    bool is_step_asked; /* its SCAN or MGET is under way */
+    presence_map_t left;        /* user → struct left */
+    struct presence_link lefts; /* the same, oldest first */
+    bool is_sweep_owed;         /* some who left were dropped: a sweep will find them */
+    bool is_sweeping;           /* from its start until the last page is done */
+    bool is_step_asked;         /* its SCAN or MGET is under way */
     uint64_t cursor;
     struct cq_id *page; /* users of the sweep's page whose values were asked for */
     size_t page_count;
@@ -72,16 +77,53 @@ presence_redis_sync_seen(presence_redis_sync_t *s, struct presence_user *user)
     }
 }
 
-void
-presence_redis_sync_left(presence_redis_sync_t *s, const struct cq_id *user, uint64_t seen_unix_ms)
+static void
+free_left(presence_redis_sync_t *s, struct left *left)
 {
-    if (s->left_count == LEFT_MAX) {
-        s->left_head = (s->left_head + 1) % LEFT_MAX;
-        s->left_count--;
+    (void)presence_map_take(&s->left, &left->user);
+    presence_list_remove(&left->link);
+    free(left);
+}
+
+static struct left *
+left_for(presence_redis_sync_t *s, const struct cq_id *user)
+{
+    struct left *left = presence_map_find(&s->left, user);
+    if (left) {
+        return left;
+    }
+    if (s->left.count == LEFT_MAX) {
+        free_left(s, PRESENCE_LIST_OF(s->lefts.next, struct left, link));
         s->is_sweep_owed = true;
         presence_stats.redis_left_dropped_total++;
     }
-    s->left[(s->left_head + s->left_count++) % LEFT_MAX] = (struct left){*user, seen_unix_ms};
+    left = cq_alloc(sizeof *left);
+    left->user = *user;
+    presence_map_put(&s->left, user, left);
+    presence_list_append(&s->lefts, &left->link);
+    return left;
+}
+
+void
+presence_redis_sync_left(presence_redis_sync_t *s,
+                         const struct cq_id *user,
+                         uint64_t seen_unix_ms,
+                         enum presence_watch_seen seen)
+{
+    struct left *left = left_for(s, user);
+    left->is_gone = true;
+    if (seen != PRESENCE_WATCH_UNKNOWN) {
+        left->seen_unix_ms = seen == PRESENCE_WATCH_SHOWS ? seen_unix_ms : 0;
+        left->forget_seen = seen == PRESENCE_WATCH_HIDES;
+    }
+}
+
+void
+presence_redis_sync_forget(presence_redis_sync_t *s, const struct cq_id *user)
+{
+    struct left *left = left_for(s, user);
+    left->seen_unix_ms = 0;
+    left->forget_seen = true;
 }
 
 static struct cq_view
@@ -98,19 +140,26 @@ send_words(presence_redis_sync_t *s, const struct cq_view *words, size_t count)
 }
 
 static int
-write_seen(presence_redis_sync_t *s, const struct cq_id *user, uint64_t seen_unix_ms)
+write_left(presence_redis_sync_t *s, const struct left *left)
 {
     char seen_key[PRESENCE_REDIS_KEY_SIZE];
     char online_key[PRESENCE_REDIS_KEY_SIZE];
     char value[21];
-    size_t seen_n = presence_redis_value_key(seen_key, PRESENCE_REDIS_SEEN, user);
-    size_t online_n = presence_redis_value_key(online_key, PRESENCE_REDIS_ONLINE, user);
-    int value_n = snprintf(value, sizeof value, "%" PRIu64, seen_unix_ms);
-    const struct cq_view set[] = {word("SET"), presence_redis_word(seen_key, seen_n),
-                                  presence_redis_word(value, (size_t)value_n)};
-    const struct cq_view del[] = {word("DEL"), presence_redis_word(online_key, online_n)};
-    int rc = send_words(s, set, 3);
-    return rc ? rc : send_words(s, del, 2);
+    size_t seen_n = presence_redis_value_key(seen_key, PRESENCE_REDIS_SEEN, &left->user);
+    size_t online_n = presence_redis_value_key(online_key, PRESENCE_REDIS_ONLINE, &left->user);
+    int value_n = snprintf(value, sizeof value, "%" PRIu64, left->seen_unix_ms);
+    const struct cq_view seen = presence_redis_word(seen_key, seen_n);
+    const struct cq_view set[] = {word("SET"), seen, presence_redis_word(value, (size_t)value_n)};
+    struct cq_view del[3] = {word("DEL")};
+    size_t count = 1;
+    if (left->is_gone) {
+        del[count++] = presence_redis_word(online_key, online_n);
+    }
+    if (left->forget_seen) {
+        del[count++] = seen;
+    }
+    int rc = left->seen_unix_ms ? send_words(s, set, 3) : 0;
+    return rc || count == 1 ? rc : send_words(s, del, count);
 }
 
 static int
@@ -118,6 +167,7 @@ write_online(presence_redis_sync_t *s, struct presence_user *user)
 {
     struct presence_redis_session sessions[PRESENCE_REDIS_LISTED_MAX];
     size_t count = 0;
+    bool has_times = s->cfg.may_show(s->cfg.ctx, &user->id);
     for (struct presence_link *l = user->sessions.next;
          l != &user->sessions && count < PRESENCE_REDIS_LISTED_MAX; l = l->next) {
         const struct presence_session *session =
@@ -126,12 +176,13 @@ write_online(presence_redis_sync_t *s, struct presence_user *user)
         memcpy(out->edge, s->cfg.lease->edges[session->edge].name, sizeof out->edge);
         out->session = session->number;
         out->device = session->device;
-        out->since_unix_ms = session->since_unix_ms;
+        out->since_unix_ms = has_times ? session->since_unix_ms : 0;
     }
     char key[PRESENCE_REDIS_KEY_SIZE];
     char value[PRESENCE_REDIS_VALUE_SIZE];
     size_t key_n = presence_redis_value_key(key, PRESENCE_REDIS_ONLINE, &user->id);
-    size_t value_n = presence_redis_value_write(value, user->seen_unix_ms, sessions, count);
+    size_t value_n =
+        presence_redis_value_write(value, has_times ? user->seen_unix_ms : 0, sessions, count);
     const struct cq_view set[] = {word("SET"), presence_redis_word(key, key_n),
                                   presence_redis_word(value, value_n), word("EX"), word(s->ttl)};
     int rc = send_words(s, set, 5);
@@ -145,13 +196,12 @@ static void
 write_waiting(presence_redis_sync_t *s)
 {
     for (int n = 0; n < TURN_MAX && presence_redis_link_room(s->link) > RESERVED; n++) {
-        if (s->left_count > 0) {
-            const struct left *left = &s->left[s->left_head];
-            if (write_seen(s, &left->user, left->seen_unix_ms) != 0) {
+        if (s->left.count > 0) {
+            struct left *left = PRESENCE_LIST_OF(s->lefts.next, struct left, link);
+            if (write_left(s, left) != 0) {
                 return;
             }
-            s->left_head = (s->left_head + 1) % LEFT_MAX;
-            s->left_count--;
+            free_left(s, left);
             continue;
         }
         struct presence_link *link = presence_list_pop(&s->dirty);
@@ -254,7 +304,8 @@ on_values(void *ctx, const presence_redis_reply_t *reply)
             presence_redis_value_read(text, &heartbeat_unix_ms, NULL, 0) < 0) {
             continue;
         }
-        presence_redis_sync_left(s, &s->page[i], heartbeat_unix_ms);
+        presence_redis_sync_left(s, &s->page[i], heartbeat_unix_ms,
+                                 heartbeat_unix_ms ? PRESENCE_WATCH_SHOWS : PRESENCE_WATCH_UNKNOWN);
         s->cfg.on_absent(s->cfg.ctx, &s->page[i], heartbeat_unix_ms);
     }
     s->is_step_asked = false;
@@ -318,7 +369,7 @@ sweep_on(presence_redis_sync_t *s)
         s->cursor = 0;
     }
     /* Behind those who left in the pipeline: what is known of them is better than what is found. */
-    if (!s->is_sweeping || s->is_step_asked || s->left_count > 0) {
+    if (!s->is_sweeping || s->is_step_asked || s->left.count > 0) {
         return;
     }
     char cursor[21];
@@ -364,11 +415,11 @@ presence_redis_sync_new(cq_loop_t *loop, const struct presence_redis_sync_cfg *c
     presence_redis_sync_t *s = cq_alloc(sizeof *s);
     s->cfg = *cfg;
     presence_list_init(&s->dirty);
+    presence_list_init(&s->lefts);
     (void)snprintf(s->incarnation, sizeof s->incarnation, "%016" PRIx64, cfg->incarnation);
     (void)snprintf(s->ttl, sizeof s->ttl, "%" PRIu64, cfg->online_ttl_s);
     uint64_t half_life_ms = cfg->online_ttl_s * 1000 / 2;
     s->refresh_ms = half_life_ms < REFRESH_MS ? half_life_ms : REFRESH_MS;
-    s->left = cq_alloc(LEFT_MAX * sizeof *s->left);
     s->page = cq_alloc(SWEEP_PAGE_MAX * sizeof *s->page);
     const struct presence_redis_link_cfg link = {
         .path = cfg->path,
@@ -392,7 +443,7 @@ presence_redis_sync_destroy(presence_redis_sync_t **s)
     if (*s) {
         cq_timer_destroy(&(*s)->look);
         presence_redis_link_destroy(&(*s)->link);
-        free((*s)->left);
+        presence_map_clear(&(*s)->left, free);
         free((*s)->page);
         free(*s);
         *s = NULL;

@@ -3,7 +3,7 @@
  * when, and heals it after Redis was away, restarted empty or was flushed. docs/redis.md describes
  * the keys. Loop thread only.
  *
- * Work waits in the session map (users to be written) and in a bounded queue (users who left), and
+ * Work waits in the session map (users to be written) and in a bounded table (users who left), and
  * goes out at the end of a turn, as much as the connection has room for; the answers wake the loop
  * for the rest.
  */
@@ -20,6 +20,7 @@
 #include "presence/lease.h"
 #include "presence/redis_link.h"
 #include "presence/session_map.h"
+#include "presence/watch.h"
 
 typedef struct presence_redis_sync presence_redis_sync_t;
 
@@ -31,6 +32,8 @@ struct presence_redis_sync_cfg {
     const presence_lease_t *lease; /* names of the edges; sweeps only when ready */
     /* Do friends see the user online? */
     bool (*is_visible)(void *ctx, const struct cq_id *user);
+    /* May the user's times stand in Redis? */
+    bool (*may_show)(void *ctx, const struct cq_id *user);
     /* Redis had said online, but the user is not: last seen then. */
     void (*on_absent)(void *ctx, const struct cq_id *user, uint64_t seen_unix_ms);
     void *ctx;
@@ -45,9 +48,13 @@ void presence_redis_sync_dirty(presence_redis_sync_t *s, struct presence_user *u
 /* The user was heard of: write that if the last write is a minute old (half the key's life if that
  * is shorter). */
 void presence_redis_sync_seen(presence_redis_sync_t *s, struct presence_user *user);
-/* The user left for good. */
-void
-presence_redis_sync_left(presence_redis_sync_t *s, const struct cq_id *user, uint64_t seen_unix_ms);
+/* The user left for good. seen: may that be told? UNKNOWN: leave what Redis has. */
+void presence_redis_sync_left(presence_redis_sync_t *s,
+                              const struct cq_id *user,
+                              uint64_t seen_unix_ms,
+                              enum presence_watch_seen seen);
+/* The user hides when he was last seen: what Redis has of it goes. */
+void presence_redis_sync_forget(presence_redis_sync_t *s, const struct cq_id *user);
 /* Presence became ready: look for users whom Redis believes online and nobody has announced. */
 void presence_redis_sync_ready(presence_redis_sync_t *s);
 /* End of a turn: send what there is room for. */

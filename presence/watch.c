@@ -32,6 +32,8 @@ struct node {
     uint32_t index;
     uint32_t out_count, in_count, in_room;
     uint8_t state;
+    uint8_t own;    /* enum presence_watch_seen: by its own list; UNKNOWN if not wanted */
+    uint8_t listed; /* the same by the newest list of somebody who sees it */
     bool wanted;
     bool again; /* renewed while fetching */
     struct presence_link queue;
@@ -200,6 +202,10 @@ presence_watch_release(presence_watch_t *w, const struct cq_id *user)
     struct node *node = presence_map_find(&w->nodes, user);
     if (node) {
         node->wanted = false;
+        if (node->own != PRESENCE_WATCH_UNKNOWN) {
+            node->listed = node->own;
+            node->own = PRESENCE_WATCH_UNKNOWN;
+        }
         cut_links(w, node);
         if (node->state != STATE_FETCHING) {
             presence_list_remove(&node->queue);
@@ -231,6 +237,20 @@ presence_watch_is_known(const presence_watch_t *w, const struct cq_id *user)
     return node && node->state == STATE_KNOWN;
 }
 
+enum presence_watch_seen
+presence_watch_own_seen(const presence_watch_t *w, const struct cq_id *user)
+{
+    const struct node *node = presence_map_find(&w->nodes, user);
+    return node ? (enum presence_watch_seen)node->own : PRESENCE_WATCH_UNKNOWN;
+}
+
+bool
+presence_watch_hides(const presence_watch_t *w, const struct cq_id *user)
+{
+    const struct node *node = presence_map_find(&w->nodes, user);
+    return node && (node->own ? node->own : node->listed) == PRESENCE_WATCH_HIDES;
+}
+
 bool
 presence_watch_next(presence_watch_t *w, struct cq_id *user)
 {
@@ -251,24 +271,43 @@ compare_ids(const void *a, const void *b)
     return cq_id_cmp(a, b);
 }
 
-static void
-link_all(presence_watch_t *w, struct node *node, const struct cq_id *ids, size_t count)
+static bool
+is_hidden(const struct presence_watch_list *list, const struct cq_id *id)
 {
-    node->out = cq_alloc(count * sizeof *node->out);
-    for (size_t i = 0; i < count; i++) {
+    return list->hidden_count &&
+           bsearch(id, list->hidden, list->hidden_count, sizeof *id, compare_ids);
+}
+
+static void
+link_all(presence_watch_t *w, struct node *node, const struct presence_watch_list *list)
+{
+    const struct cq_id *ids = list->ids;
+    node->out = cq_alloc(list->count * sizeof *node->out);
+    for (size_t i = 0; i < list->count; i++) {
         bool is_double = i > 0 && cq_id_eq(&ids[i], &ids[i - 1]);
         if (is_double || cq_id_is_none(&ids[i]) || cq_id_eq(&ids[i], &node->id)) {
             continue;
         }
         struct node *peer = node_for(w, &ids[i]);
+        peer->listed = is_hidden(list, &ids[i]) ? PRESENCE_WATCH_HIDES : PRESENCE_WATCH_SHOWS;
         uint32_t back = add_in(peer, (struct half_link){node->index, node->out_count});
         node->out[node->out_count++] = (struct half_link){peer->index, back};
     }
     w->links += node->out_count;
 }
 
+static void
+sort(struct cq_id *ids, size_t count)
+{
+    if (count > 1) {
+        qsort(ids, count, sizeof *ids, compare_ids);
+    }
+}
+
 bool
-presence_watch_set(presence_watch_t *w, const struct cq_id *user, struct cq_id *ids, size_t count)
+presence_watch_set(presence_watch_t *w,
+                   const struct cq_id *user,
+                   const struct presence_watch_list *list)
 {
     struct node *node = presence_map_find(&w->nodes, user);
     if (!node || node->state != STATE_FETCHING) {
@@ -283,14 +322,14 @@ presence_watch_set(presence_watch_t *w, const struct cq_id *user, struct cq_id *
         enqueue(w, node);
         return false;
     }
-    if (w->links + count > PRESENCE_WATCH_LINKS_MAX) {
+    node->own = list->hides ? PRESENCE_WATCH_HIDES : PRESENCE_WATCH_SHOWS;
+    if (w->links + list->count > PRESENCE_WATCH_LINKS_MAX) {
         presence_list_append(&w->failed, &node->queue);
         return false;
     }
-    if (count > 1) {
-        qsort(ids, count, sizeof *ids, compare_ids);
-    }
-    link_all(w, node, ids, count);
+    sort(list->ids, list->count);
+    sort(list->hidden, list->hidden_count);
+    link_all(w, node, list);
     node->state = STATE_KNOWN;
     return true;
 }

@@ -33,13 +33,34 @@ void presence_watch_release(presence_watch_t *w, const struct cq_id *user);
 void presence_watch_renew(presence_watch_t *w, const struct cq_id *user);
 bool presence_watch_is_known(const presence_watch_t *w, const struct cq_id *user);
 
+enum presence_watch_seen {
+    PRESENCE_WATCH_UNKNOWN,
+    PRESENCE_WATCH_SHOWS,
+    PRESENCE_WATCH_HIDES,
+};
+
+/* By the user's own list, UNKNOWN as long as there is none. */
+enum presence_watch_seen presence_watch_own_seen(const presence_watch_t *w,
+                                                 const struct cq_id *user);
+/* Must the user's times not be told? By the own list, else by that of anybody who sees him. */
+bool presence_watch_hides(const presence_watch_t *w, const struct cq_id *user);
+
 /* The next user to ask the store about; the answer is given by set or fail. False: none. */
 bool presence_watch_next(presence_watch_t *w, struct cq_id *user);
+struct presence_watch_list {
+    struct cq_id *ids; /* whom the user sees; sorted in place */
+    size_t count;
+    bool hides;           /* the user hides when he was last seen */
+    struct cq_id *hidden; /* those of ids who hide it; sorted in place */
+    size_t hidden_count;
+};
+
 /* The store's answer. True if the list is known now; false if it is discarded (not wanted any more,
  * renewed meanwhile, or too many pairs: then it is tried again). Doubles, the user itself and
- * "none" in ids are ignored. ids is sorted in place. */
-bool
-presence_watch_set(presence_watch_t *w, const struct cq_id *user, struct cq_id *ids, size_t count);
+ * "none" in ids are ignored. */
+bool presence_watch_set(presence_watch_t *w,
+                        const struct cq_id *user,
+                        const struct presence_watch_list *list);
 /* The store did not answer: tried again after the next presence_watch_retry(). */
 void presence_watch_fail(presence_watch_t *w, const struct cq_id *user);
 void presence_watch_retry(presence_watch_t *w);

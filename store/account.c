@@ -7,7 +7,8 @@
 #include "common/wire/pack.h"
 
 enum {
-    ACCOUNT_FIELDS = 3,
+    ACCOUNT_FIELDS_MIN = 3, /* rows of before privacy */
+    ACCOUNT_FIELDS = 4,
     DEVICE_FIELDS = 5
 };
 
@@ -18,6 +19,7 @@ store_account_write(cq_buf_t *b, const struct store_account *a)
     cq_pack_str(b, a->name, strnlen(a->name, CQ_NAME_MAX));
     cq_pack_str(b, a->hash, strnlen(a->hash, STORE_HASH_SIZE - 1));
     cq_pack_uint(b, a->created_unix_ms);
+    cq_pack_bool(b, a->hide_last_seen);
 }
 
 int
@@ -25,16 +27,18 @@ store_account_read(struct cq_view row, struct store_account *a)
 {
     cq_reader_t r = cq_reader_of(row);
     memset(a, 0, sizeof *a);
-    cq_read_array(&r, ACCOUNT_FIELDS, ACCOUNT_FIELDS);
+    size_t fields = cq_read_array(&r, ACCOUNT_FIELDS_MIN, ACCOUNT_FIELDS);
     struct cq_view name = cq_read_str(&r, CQ_NAME_MIN, CQ_NAME_MAX);
     struct cq_view hash = cq_read_str(&r, 1, STORE_HASH_SIZE - 1);
     uint64_t created_unix_ms = cq_read_uint(&r, UINT64_MAX);
+    bool hide_last_seen = fields > ACCOUNT_FIELDS_MIN && cq_read_bool(&r);
     if (r.err || !cq_reader_at_end(&r) || !cq_name_ok((const char *)name.p, name.n)) {
         return -CQ_E_CORRUPT;
     }
     memcpy(a->name, name.p, name.n);
     memcpy(a->hash, hash.p, hash.n);
     a->created_unix_ms = created_unix_ms;
+    a->hide_last_seen = hide_last_seen;
     return 0;
 }
 

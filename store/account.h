@@ -18,6 +18,7 @@ struct store_account {
     char name[CQ_NAME_MAX + 1];
     char hash[STORE_HASH_SIZE];
     uint64_t created_unix_ms;
+    bool hide_last_seen; /* absent in older rows: false */
 };
 
 struct store_device {

@@ -370,6 +370,7 @@ store_chat_apply(struct store_chat *c,
         rc = apply_friend(c, fields);
         break;
     case CQ_REC_COMMIT:
+    case CQ_REC_PRIVACY:
         break;
     }
     if (!rc) {

@@ -200,6 +200,11 @@ int store_friend_each(struct store_core *core,
                       const struct cq_id *user,
                       store_friend_fn *fn,
                       void *ctx) CQ_MUST_CHECK;
+/* on_privacy.c */
+store_call_fn store_on_privacy;
+/* Does the user hide when they were last seen? 0, or NOT_FOUND, CORRUPT. */
+int
+store_privacy_hides(struct store_core *core, const struct cq_id *user, bool *hides) CQ_MUST_CHECK;
 /* on_account.c */
 cq_bus_handler store_on_auth;
 void store_account_free(struct store_core *core);

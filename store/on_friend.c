@@ -298,6 +298,9 @@ struct listing {
     struct store_core *core;
     cq_buf_t rows;
     size_t count;
+    cq_buf_t hidden; /* of them: who hides last-seen */
+    size_t hidden_count;
+    int rc;
 };
 
 static bool
@@ -339,9 +342,20 @@ static bool
 list_watched(void *ctx, const struct cq_id *peer, const struct store_friend *row)
 {
     struct listing *l = ctx;
-    if (row->relation == CQ_RELATION_FRIENDS && chat_is_open(l->core, &row->chat)) {
-        cq_pack_bin(&l->rows, peer->b, CQ_ID_SIZE);
-        l->count++;
+    bool hides = false;
+    if (row->relation != CQ_RELATION_FRIENDS || !chat_is_open(l->core, &row->chat)) {
+        return true;
+    }
+    int rc = store_privacy_hides(l->core, peer, &hides);
+    if (rc) {
+        l->rc = rc;
+        return false;
+    }
+    cq_pack_bin(&l->rows, peer->b, CQ_ID_SIZE);
+    l->count++;
+    if (hides) {
+        cq_pack_bin(&l->hidden, peer->b, CQ_ID_SIZE);
+        l->hidden_count++;
     }
     return l->count < CQ_LIST_MAX;
 }
@@ -352,15 +366,22 @@ store_on_watchlist(void *ctx, const struct cq_bus_from *from, cq_reader_t *field
     struct store_core *core = ctx;
     struct listing l = {.core = core};
     struct cq_watchlist in;
+    struct cq_watched watched = {.hides = false};
     int rc = cq_schema_read(&cq_watchlist_schema, fields, count, &in);
+    if (!rc) {
+        rc = store_privacy_hides(core, &in.user, &watched.hides);
+    }
     if (!rc) {
         rc = store_friend_each(core, &in.user, list_watched, &l);
     }
+    rc = rc ? rc : l.rc;
     if (rc) {
         cq_bus_reply_err(core->bus, from, rc, 0);
     } else {
-        struct cq_watched watched = {cq_list_of(&l.rows, l.count)};
+        watched.users = cq_list_of(&l.rows, l.count);
+        watched.hidden = cq_list_of(&l.hidden, l.hidden_count);
         store_core_reply(core, from, &cq_watched_schema, &watched);
     }
     cq_buf_free(&l.rows);
+    cq_buf_free(&l.hidden);
 }

@@ -18,6 +18,7 @@ static const struct {
     [CQ_OP_ACCEPT] = {store_on_friend_op}, [CQ_OP_DECLINE] = {store_on_friend_op},
     [CQ_OP_CANCEL] = {store_on_friend_op}, [CQ_OP_REMOVE] = {store_on_friend_op},
     [CQ_OP_BLOCK] = {store_on_friend_op},  [CQ_OP_UNBLOCK] = {store_on_friend_op},
+    [CQ_OP_PRIVACY] = {store_on_privacy},
 };
 
 /* The decoded fields of any operation that the store serves. */
@@ -32,6 +33,7 @@ union store_fields {
     struct cq_ack ack;
     struct cq_typing typing;
     struct cq_friend_name friend_name;
+    struct cq_privacy_change privacy_change;
 };
 
 static int

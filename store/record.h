@@ -12,6 +12,7 @@ union store_record {
     struct cq_rec_friend friendship;
     struct cq_rec_commit commit;
     struct cq_rec_read read;
+    struct cq_rec_privacy privacy;
 };
 
 /* Kind and fields; views borrow the bytes. 0 or -CQ_E_CORRUPT. */

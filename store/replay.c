@@ -62,7 +62,8 @@ store_replay_routed(struct store_core *core, uint64_t *pos)
     return rc ? rc : *pos > core->durable_pos ? -CQ_E_CORRUPT : 0;
 }
 
-/* The chat that a record belongs to; none for COMMIT and for friendships without a chat yet. */
+/* The chat that a record belongs to; none for COMMIT, PRIVACY and friendships without a chat yet.
+ */
 static struct cq_id
 chat_of(enum cq_rec_kind kind, const void *fields)
 {
@@ -76,6 +77,7 @@ chat_of(enum cq_rec_kind kind, const void *fields)
     case CQ_REC_FRIEND:
         return ((const struct cq_rec_friend *)fields)->chat;
     case CQ_REC_COMMIT:
+    case CQ_REC_PRIVACY:
         break;
     }
     return (struct cq_id){0};

@@ -198,6 +198,19 @@ route_friend(store_route_t *r, uint64_t pos, const void *fields)
     return 0;
 }
 
+/* The user's other devices learn it, and presence asks for the new settings. */
+static int
+route_privacy(store_route_t *r, uint64_t pos, const void *fields)
+{
+    static const struct cq_id none;
+    const struct cq_rec_privacy *p = fields;
+    const struct cq_privacy push = {p->hide_last_seen};
+    cq_frame_push(&r->event, CQ_OP_PRIVACY_NOTE, &cq_privacy_schema, &push);
+    set_users(r, &p->user, 1);
+    emit(r, pos, &none, true, 1);
+    return 0;
+}
+
 static int
 route_nothing(store_route_t *r, uint64_t pos, const void *fields)
 {
@@ -210,7 +223,7 @@ route_nothing(store_route_t *r, uint64_t pos, const void *fields)
 static int (*const routers[])(store_route_t *, uint64_t, const void *) = {
     [CQ_REC_MESSAGE] = route_message, [CQ_REC_RECEIPT] = route_receipt,
     [CQ_REC_FRIEND] = route_friend,   [CQ_REC_COMMIT] = route_nothing,
-    [CQ_REC_READ] = route_read,
+    [CQ_REC_READ] = route_read,       [CQ_REC_PRIVACY] = route_privacy,
 };
 
 static void

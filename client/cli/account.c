@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0
- * signup, login, logout, devices, revoke
+ * signup, login, logout, devices, revoke, privacy
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -262,5 +262,62 @@ cli_revoke(struct cli *cli, struct cli_args *args)
         (void)printf("Device %.8s (%s) is logged out.\n", d->id, d->label);
     }
     free_devices(&list);
+    return rc;
+}
+
+/* ---- privacy ---- */
+
+static void
+on_privacy(struct cli *cli, const cq_client_event_t *e)
+{
+    if (e->type == CQ_CLIENT_EVENT_PRIVACY && e->request && e->request == cli->request) {
+        *(bool *)cli->ctx = e->hide_last_seen;
+    }
+}
+
+static bool
+read_last_seen(const char *word, enum cq_client_last_seen *last_seen)
+{
+    static const struct {
+        const char *word;
+        enum cq_client_last_seen value;
+    } words[] = {{"show", CQ_CLIENT_LAST_SEEN_SHOW}, {"hide", CQ_CLIENT_LAST_SEEN_HIDE}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (!strcmp(word, words[i].word)) {
+            *last_seen = words[i].value;
+            return true;
+        }
+    }
+    return false;
+}
+
+int
+cli_privacy(struct cli *cli, struct cli_args *args)
+{
+    const char *word = NULL;
+    const struct cli_option options[] = {{"--last-seen", CLI_STRING, &word, 0, 0}};
+    enum cq_client_last_seen last_seen = CQ_CLIENT_LAST_SEEN_ASK;
+    bool is_hidden = false;
+    int rc = cli_options(cli, args, options, 1, 0);
+    if (!rc && (args->argc || (word && !read_last_seen(word, &last_seen)))) {
+        rc = cli_fail(cli, CLI_USAGE, "USAGE", "privacy takes --last-seen show or hide");
+    }
+    rc = rc ? rc : cli_open(cli, false);
+    if (rc) {
+        return rc;
+    }
+    cli->on_event = on_privacy;
+    cli->ctx = &is_hidden;
+    rc = cli_wait(cli, cq_client_privacy(cli->client, last_seen), "privacy");
+    cli->on_event = NULL;
+    if (!rc && cli->json) {
+        json_begin(&cli->line, "privacy");
+        json_bool(&cli->line, "hide_last_seen", is_hidden);
+        json_end(&cli->line);
+    } else if (!rc) {
+        (void)printf("Friends see whether you are online%s.\n",
+                     is_hidden ? ", but not when you were last seen"
+                               : " and when you were last seen");
+    }
     return rc;
 }

@@ -415,6 +415,7 @@ on_chat_event(struct cli *cli, const cq_client_event_t *e)
     case CQ_CLIENT_EVENT_STATE:
     case CQ_CLIENT_EVENT_DEVICE:
     case CQ_CLIENT_EVENT_ANSWER:
+    case CQ_CLIENT_EVENT_PRIVACY:
     case CQ_CLIENT_EVENT_WARNING:
         break;
     }

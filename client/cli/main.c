@@ -32,6 +32,11 @@ static const struct command commands[] = {
     {"devices", "", "list your devices", NULL, cli_devices},
     {"revoke", "DEVICE", "log another device out",
      "DEVICE: the first 4 to 32 digits of its id, as devices shows it.", cli_revoke},
+    {"privacy", "[--last-seen show|hide]", "what friends may see of you",
+     "Friends see whether you are online and when you were last seen; with hide no times, neither "
+     "now nor later.\n"
+     "You go on seeing theirs. Whom you block sees nothing at all.",
+     cli_privacy},
     {"add", "NAME", "ask someone to be friends",
      "If NAME has asked you already, you are friends at once.", cli_add},
     {"accept", "NAME", "accept a request", NULL, cli_accept},

@@ -257,6 +257,8 @@ cq_rec_schema(enum cq_rec_kind kind)
         return &cq_rec_commit_schema;
     case CQ_REC_READ:
         return &cq_rec_read_schema;
+    case CQ_REC_PRIVACY:
+        return &cq_rec_privacy_schema;
     }
     return NULL;
 }

@@ -107,7 +107,7 @@ static void
 save_records(cq_buf_t *b)
 {
     union message m;
-    for (int kind = CQ_REC_MESSAGE; kind <= CQ_REC_READ; kind++) {
+    for (int kind = CQ_REC_MESSAGE; kind <= CQ_REC_PRIVACY; kind++) {
         const struct cq_schema *s = cq_rec_schema((enum cq_rec_kind)kind);
         random_message(s, &pool, m.bytes);
         begin(b, FUZZ_RECORD);

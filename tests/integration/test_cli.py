@@ -191,6 +191,18 @@ def test_friend_commands(system):
     assert b.run("send", a.name, "closed").code == REFUSED
 
 
+def test_privacy(homes):
+    a, b = homes
+    assert a.ok("privacy").row == {"type": "privacy", "hide_last_seen": False}
+    assert a.ok("privacy", "--last-seen", "hide").row == {"type": "privacy", "hide_last_seen": True}
+    assert a.ok("privacy").row["hide_last_seen"] is True
+    assert "not when" in a.ok("privacy", json_lines=False).out
+    row = next(r for r in b.ok("friends").rows if r["name"] == a.name)
+    assert row["last_seen_unix_ms"] == 0
+    assert a.ok("privacy", "--last-seen", "show").row["hide_last_seen"] is False
+    assert a.run("privacy", "--last-seen", "maybe").code == 2 and a.run("privacy", "now").code == 2
+
+
 def test_errors_as_json(homes):
     a, _ = homes
     r = a.run("send", "nobody-of-this-name", "hi")

@@ -314,6 +314,95 @@ def test_rewatch(world, friends):
     assert world.ask(one, LOOKUP, x, [y])[:1] == [NOT_FOUND]
 
 
+PRIVACY_NOTE = 0x97
+
+
+def privacy(world, user, hide):
+    """What the store does when a user changes it."""
+    (world.store.hiding.add if hide else world.store.hiding.discard)(user)
+    world.store.route([user], [PRIVACY_NOTE, hide], rewatch=True)
+
+
+def test_last_seen_is_hidden_at_once_and_shown_again(world, friends):
+    one, two = world.edges
+    x, y = friends
+    a = one.login(x)
+    since = now_ms() - 5000
+    b = two.login(y, since=since)
+    world.redis().set(f"chasqui:seen:{y.hex()}", "123456")
+    world.until(lambda: one.states(a).get(y) == (True, since), what="shown")
+    privacy(world, y, True)
+    world.until(lambda: one.states(a).get(y) == (True, 0), what="hidden")
+    assert world.ask(one, LOOKUP, x, [y]) == [0, [[y, True, 0]]]
+    world.until(lambda: world.key("seen", y) is None, what="the old time is gone from Redis")
+    world.until(lambda: online_value(world, y)[:1] == ["0"], what="no heartbeat in Redis")
+    assert online_value(world, y)[1].endswith("/0")
+    assert world.ask(two, LOOKUP, y, [x])[1][0][2] > 0, "who hides sees the others' times all the same"
+    two.logout(b)
+    world.until(lambda: one.states(a).get(y) == (False, 0), what="left")
+    world.until(lambda: world.key("online", y) is None, what="left in Redis")
+    assert world.key("seen", y) is None
+    assert world.ask(one, LOOKUP, x, [y]) == [0, [[y, False, 0]]]
+    b = two.login(y, since=since)
+    world.until(lambda: one.states(a).get(y) == (True, 0), what="still hidden")
+    privacy(world, y, False)
+    world.until(lambda: one.states(a).get(y) == (True, since), what="shown again")
+    seen = now_ms()
+    two.logout(b, seen)
+    world.until(lambda: one.states(a).get(y) == (False, seen), what="left")
+    world.until(lambda: world.key("seen", y) == str(seen).encode(), what="last seen in Redis")
+
+
+def test_hidden_although_gone_already(world, friends):
+    """`chasqui privacy` connects, changes, and is gone: what Redis and friends have must go all the same."""
+    one, _ = world.edges
+    x, y = friends
+    world.redis().set(f"chasqui:seen:{y.hex()}", "123456")
+    a = one.login(x)
+    world.until(lambda: world.ask(one, LOOKUP, x, [y]) == [0, [[y, False, 123456]]], what="shown")
+    privacy(world, y, True)
+    world.until(lambda: world.key("seen", y) is None, what="gone from Redis")
+    world.until(lambda: one.states(a).get(y) == (False, 0), what="friends told")
+    assert world.ask(one, LOOKUP, x, [y]) == [0, [[y, False, 0]]]
+
+
+def test_hidden_by_the_friends_list(world, friends):
+    """Redis still has a time that must not be told: the list says so."""
+    one, _ = world.edges
+    x, y = friends
+    world.store.hiding.add(y)
+    world.redis().set(f"chasqui:seen:{y.hex()}", "123456")
+    one.login(x)
+    assert world.ask(one, LOOKUP, x, [y]) == [0, [[y, False, 0]]]
+
+
+def test_hidden_across_a_restart_of_presence(world, friends):
+    one, two = world.edges
+    x, y = friends
+    world.store.hiding.add(y)
+    a, b = one.login(x), two.login(y)
+    world.until(lambda: online_value(world, y)[:1] == ["0"], what="written without times")
+    world.kill("presence")
+    world.until(lambda: PRESENCE not in one.peers and PRESENCE not in two.peers, what="DOWN")
+    two.logout(b)
+    one.notes.clear()
+    world.start_presence()
+    world.until(lambda: one.states(a).get(y) == (False, 0), what="who left meanwhile")
+    world.until(lambda: world.key("online", y) is None, what="online key gone")
+    assert world.key("seen", y) is None
+
+
+def test_times_are_not_written_before_the_settings_are_known(world, friends):
+    one, _ = world.edges
+    _, y = friends
+    world.store.is_answering = False
+    b = one.login(y)
+    world.until(lambda: online_value(world, y)[:1] == ["0"], 12, what="written, without times")
+    one.logout(b)
+    world.until(lambda: world.key("online", y) is None, what="left")
+    assert world.key("seen", y) is None
+
+
 def test_storm_is_bounded_and_settles(world):
     one, two = world.edges
     watcher, crowd = new_id(), [new_id() for _ in range(1000)]
@@ -556,11 +645,12 @@ def test_garbage_in_the_lists_of_the_store(world, friends):
     one.login(x)
     world.until(lambda: x in world.store.asked)
     taken = world.store.take
-    answers = iter([[7], [b"short"], "text", [None], None])
+    answers = iter([([7], False, []), ([b"short"], False, []), ("text", False, []), ([None], False, []), (None, False, []),
+                    ([], False, [b"short"]), ([], 3, []), ([], False, "text"), ([],)])
 
     def take(src, op, item):
         if op == WATCHLIST:
-            world.store.answer(src, item[0], 0, next(answers, []))
+            world.store.answer(src, item[0], 0, *next(answers, ([], False, [])))
         else:
             taken(src, op, item)
 

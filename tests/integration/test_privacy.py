@@ -4,7 +4,8 @@
 import os
 
 import pytest
-from chasqui import Refused, befriend
+from chasqui import Refused, befriend, presence_row
+from system import eventually
 
 NOT_FOUND = 20
 
@@ -107,3 +108,74 @@ def test_the_key_of_a_chat_is_sealed_to_the_device(three, system):
 
         bindings.crypto_box_seal_open(sealed, x2.public, x2.secret)
     x2.close()
+
+
+def state(d, other):
+    return d.presence(other.user)[other.user]
+
+
+def noted(d, user, matches):
+    """Waits for a note about the user that matches."""
+    fields = d.link.push("PRESENCE_NOTE", lambda f: any(p[0] == user and matches(presence_row(p)) for p in f[0]))
+    return fields is not None
+
+
+def test_last_seen_can_be_hidden(three, system):
+    x, y, _ = three
+    assert y.ask("PRIVACY", False, False) == [False]
+    assert state(x, y).last_seen_unix_ms > 0
+    x.link.drop_pushes()
+    assert y.ask("PRIVACY", True, True) == [True]
+    assert noted(x, y.user, lambda p: p.online and p.last_seen_unix_ms == 0)
+    assert state(x, y).online and state(x, y).last_seen_unix_ms == 0
+    assert state(y, x).last_seen_unix_ms > 0, "not a trade: who hides sees the others' times"
+    key = f"chasqui:seen:{y.user.hex()}"
+    y.close()
+    eventually(lambda: not state(x, y).online, 20)
+    assert state(x, y).last_seen_unix_ms == 0
+    assert system.redis_client().get(key) is None
+    y.resume(system.url(2))
+    assert y.ask("PRIVACY", False, True) == [True], "only asked"
+    assert y.ask("PRIVACY", True, False) == [False]
+    eventually(lambda: state(x, y).last_seen_unix_ms > 0, 20)
+
+
+def test_privacy_is_told_to_other_devices_and_kept(three, system):
+    x, y, _ = three
+    y2 = system.another_device(y, 1)
+    y2.link.drop_pushes()
+    y.ask("PRIVACY", True, True)
+    assert y2.link.push("PRIVACY_NOTE") == [True]
+    assert not x.link.has_push("PRIVACY_NOTE")
+    y.ask("PRIVACY", True, True)  # as it stands: nothing is told
+    y.ask("PRIVACY", True, False)
+    assert y2.link.push("PRIVACY_NOTE") == [False]
+    y.ask("PRIVACY", True, True)
+    system.store.kill()
+    system.heal()
+    assert y.patiently(lambda: y.ask("PRIVACY", False, False)) == [True]
+    y2.close()
+
+
+def test_hidden_while_presence_is_away(three, system):
+    """The change waits in the store's stream until a presence is there to take it."""
+    x, y, _ = three
+    y2 = system.another_device(y, 2)
+    y2.close()
+    system.presence.kill()
+    y.patiently(lambda: y.ask("PRIVACY", True, True))
+    system.heal()
+    eventually(lambda: x.patiently(lambda: state(x, y).online and state(x, y).last_seen_unix_ms == 0), 40)
+
+
+def test_blocked_sees_nothing_at_once_and_unblock_heals(three):
+    x, y, _ = three
+    assert state(x, y).online and state(y, x).online
+    x.friend_op("BLOCK", y.name)
+    for one, other in ((x, y), (y, x)):
+        theirs = eventually(lambda: (lambda a: a[0] == NOT_FOUND and a)(answer(one, "PRESENCE", [other.user])), 20)
+        assert theirs == answer(one, "PRESENCE", [os.urandom(16)])
+        assert one.presence() == {}
+    x.friend_op("UNBLOCK", y.name)
+    eventually(lambda: x.presence() and y.presence(), 20)
+    assert state(x, y).online and state(y, x).online

@@ -80,6 +80,7 @@ class Store(Actor):
 
     def __init__(self, world):
         self.friends, self.asked, self.routed, self.is_answering = {}, [], [], True
+        self.hiding = set()
         self.pos, self.stream = 1000, 0
         super().__init__(world.endpoint, "store.1", "store")
 
@@ -87,7 +88,8 @@ class Store(Actor):
         if op == WATCHLIST and src == PRESENCE:
             self.asked.append(item[1])
             if self.is_answering:
-                self.answer(src, item[0], 0, sorted(self.friends.get(item[1], ())))
+                friends = sorted(self.friends.get(item[1], ()))
+                self.answer(src, item[0], 0, friends, item[1] in self.hiding, [f for f in friends if f in self.hiding])
         elif op == ROUTED:
             self.routed.append((item[1], item[2]))
         else:

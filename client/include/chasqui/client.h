@@ -71,6 +71,8 @@ enum cq_client_event_type {
     CQ_CLIENT_EVENT_DEVICE,  /* a row of cq_client_devices: id, text: label, time: created, revoked,
                                 own_device */
     CQ_CLIENT_EVENT_ANSWER,  /* the end of a request: request, error (0: done), text: what failed */
+    CQ_CLIENT_EVENT_PRIVACY, /* hide_last_seen: as it is now; changed on another device, or the row
+                                of cq_client_privacy */
     CQ_CLIENT_EVENT_WARNING, /* text; error: something to tell the user, e.g. CQ_CLIENT_E_CLONED */
 };
 
@@ -112,6 +114,7 @@ typedef struct cq_client_event {
     bool blocked; /* you block this user */
     bool open;    /* both may send now */
     bool revoked;
+    bool hide_last_seen; /* friends see whether this user is online, but no times */
 } cq_client_event_t;
 
 typedef void cq_client_event_fn(void *ctx, const cq_client_event_t *event);
@@ -177,6 +180,14 @@ int64_t cq_client_presence(cq_client_t *client); /* rows: PRESENCE of all friend
 int64_t cq_client_devices(cq_client_t *client);  /* rows: DEVICE */
 int64_t cq_client_revoke(cq_client_t *client,
                          const char *device_id); /* BAD_ARG at once if not 32 hex digits */
+enum cq_client_last_seen {
+    CQ_CLIENT_LAST_SEEN_ASK, /* change nothing */
+    CQ_CLIENT_LAST_SEEN_SHOW,
+    CQ_CLIENT_LAST_SEEN_HIDE,
+};
+
+/* What friends may see of this user, on all devices. Row: PRIVACY, as it is afterwards. BAD_ARG. */
+int64_t cq_client_privacy(cq_client_t *client, enum cq_client_last_seen last_seen);
 /* Makes this device's tokens void and forgets them; messages stay in the home. */
 int64_t cq_client_logout(cq_client_t *client);
 /* Ask what is new and fetch it. ANSWER comes when every chat is complete on this device. */

@@ -245,6 +245,29 @@ test_absent(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+static void
+test_retell(void **state)
+{
+    presence_delta_t *d = *state;
+    struct cq_id id = id_of(1);
+    up(d, 1, 0);
+    run(d, 1000, 1000);
+    presence_delta_retell(d, &id, 1000);
+    presence_delta_retell(d, &id, 1100);
+    run(d, 1100, 3000);
+    assert_int_equal(told.changes, 2);
+    assert_true(told.online);
+    down(d, 1, 3000);
+    run(d, 3000, 9000);
+    assert_int_equal(told.changes, 3);
+    presence_delta_retell(d, &id, 9000); /* not known any more */
+    run(d, 9000, 11000);
+    assert_int_equal(told.changes, 4);
+    assert_false(told.online);
+    assert_int_equal(told.time_unix_ms, 0);
+    assert_false(presence_delta_is_busy(d));
+}
+
 int
 main(void)
 {
@@ -256,6 +279,7 @@ main(void)
         TEST(test_quiet),
         TEST(test_extend),
         TEST(test_absent),
+        TEST(test_retell),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

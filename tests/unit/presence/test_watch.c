@@ -27,7 +27,8 @@ set(presence_watch_t *w, uint32_t user, uint32_t from, uint32_t to)
         ids[n++] = id_of(i);
     }
     struct cq_id id = id_of(user);
-    return presence_watch_set(w, &id, ids, n);
+    const struct presence_watch_list list = {.ids = ids, .count = n};
+    return presence_watch_set(w, &id, &list);
 }
 
 static bool
@@ -188,7 +189,8 @@ test_doubles_and_self(void **state)
     struct cq_id one = id_of(1);
     want(w, 1);
     assert_next(w, 1);
-    assert_true(presence_watch_set(w, &one, ids, 6));
+    const struct presence_watch_list list = {.ids = ids, .count = 6};
+    assert_true(presence_watch_set(w, &one, &list));
     assert_int_equal(presence_watch_links(w), 2);
     assert_int_equal(presence_watch_count(w, &one), 2);
     uint64_t sum = 0;
@@ -240,10 +242,65 @@ test_both_directions_agree(void **state)
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+static bool
+hides(presence_watch_t *w, uint32_t user)
+{
+    struct cq_id id = id_of(user);
+    return presence_watch_hides(w, &id);
+}
+
+static enum presence_watch_seen
+own_seen(presence_watch_t *w, uint32_t user)
+{
+    struct cq_id id = id_of(user);
+    return presence_watch_own_seen(w, &id);
+}
+
+/* user sees one other, who hides; and hides himself. */
+static bool
+set_hiding(presence_watch_t *w, uint32_t user, uint32_t other, bool user_hides, bool other_hides)
+{
+    struct cq_id id = id_of(user);
+    struct cq_id ids[] = {id_of(other)};
+    struct cq_id hidden[] = {id_of(other)};
+    const struct presence_watch_list list = {ids, 1, user_hides, hidden, other_hides};
+    return presence_watch_set(w, &id, &list);
+}
+
+static void
+test_who_hides(void **state)
+{
+    presence_watch_t *w = *state;
+    assert_false(want(w, 1));
+    assert_next(w, 1);
+    assert_int_equal(own_seen(w, 1), PRESENCE_WATCH_UNKNOWN);
+    assert_true(set_hiding(w, 1, 2, false, true));
+    assert_int_equal(own_seen(w, 1), PRESENCE_WATCH_SHOWS);
+    assert_false(hides(w, 1));
+    assert_true(hides(w, 2)); /* by the list of the one who sees him */
+    assert_int_equal(own_seen(w, 2), PRESENCE_WATCH_UNKNOWN);
+    assert_false(want(w, 2));
+    assert_next(w, 2);
+    assert_true(set_hiding(w, 2, 1, false, false));
+    assert_false(hides(w, 2)); /* his own word is the better one */
+    struct cq_id two = id_of(2);
+    presence_watch_renew(w, &two);
+    assert_int_equal(own_seen(w, 2), PRESENCE_WATCH_SHOWS); /* until the new list is here */
+    assert_next(w, 2);
+    assert_true(set_hiding(w, 2, 1, true, false));
+    assert_int_equal(own_seen(w, 2), PRESENCE_WATCH_HIDES);
+    release(w, 2);
+    assert_true(hides(w, 2)); /* kept for those who see him */
+    assert_int_equal(own_seen(w, 2), PRESENCE_WATCH_UNKNOWN);
+    release(w, 1);
+    assert_false(hides(w, 2)); /* nobody asks */
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_who_hides, setup, teardown),
         TEST(test_fetch_once),
         TEST(test_renew_hides_at_once),
         TEST(test_renew_while_fetching),

@@ -31,6 +31,28 @@ account_round_trip(void **state)
 }
 
 static void
+account_row_of_before_privacy(void **state)
+{
+    (void)state;
+    struct store_account out = {.hide_last_seen = true};
+    cq_buf_t b = {0};
+    cq_pack_array(&b, 3);
+    cq_pack_str(&b, "ann", 3);
+    cq_pack_str(&b, "$x", 2);
+    cq_pack_uint(&b, 7);
+    assert_int_equal(store_account_read(view(&b), &out), 0);
+    assert_false(out.hide_last_seen);
+    assert_int_equal(out.created_unix_ms, 7);
+    out.hide_last_seen = true;
+    cq_buf_clear(&b);
+    store_account_write(&b, &out);
+    out.hide_last_seen = false;
+    assert_int_equal(store_account_read(view(&b), &out), 0);
+    assert_true(out.hide_last_seen);
+    cq_buf_free(&b);
+}
+
+static void
 device_round_trip(void **state)
 {
     (void)state;
@@ -95,9 +117,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(account_round_trip),
-        cmocka_unit_test(device_round_trip),
-        cmocka_unit_test(cut_and_longer_rows_are_corrupt),
+        cmocka_unit_test(account_round_trip),    cmocka_unit_test(account_row_of_before_privacy),
+        cmocka_unit_test(device_round_trip),     cmocka_unit_test(cut_and_longer_rows_are_corrupt),
         cmocka_unit_test(bad_names_are_corrupt),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

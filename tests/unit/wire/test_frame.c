@@ -147,7 +147,7 @@ records(void **state)
     assert_int_equal(cq_rec_open(FRAME(""), &kind, &fields, &count), -CQ_E_CORRUPT);
     assert_int_equal(cq_rec_open(FRAME("\x90"), &kind, &fields, &count), -CQ_E_CORRUPT);
     assert_int_equal(cq_rec_open(FRAME("\x91\x00"), &kind, &fields, &count), -CQ_E_CORRUPT);
-    assert_int_equal(cq_rec_open(FRAME("\x91\x06"), &kind, &fields, &count), -CQ_E_CORRUPT);
+    assert_int_equal(cq_rec_open(FRAME("\x91\x7f"), &kind, &fields, &count), -CQ_E_CORRUPT);
     assert_int_equal(cq_rec_open(FRAME("\x91\xcd\x01\x01"), &kind, &fields, &count), -CQ_E_CORRUPT);
 }
 
