@@ -8,6 +8,8 @@ REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 source "$REPO/deploy/lib/process.sh"
 # shellcheck source-path=SCRIPTDIR source=lib/service.sh
 source "$REPO/deploy/lib/service.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/rolling.sh
+source "$REPO/deploy/lib/rolling.sh"
 # shellcheck source-path=SCRIPTDIR source=lib/supervise.sh
 source "$REPO/deploy/lib/supervise.sh"
 
@@ -25,6 +27,8 @@ usage: deploy/run.sh [options]
   --detach       the same, but return when everything is ready and go on in the background
   --stop         stop what runs on this data folder
   --status       show what runs on this data folder; exit code 0 only if all of it runs
+  --restart-rolling
+                 build, then restart the edges one by one under load: nobody is refused, nothing is lost or doubled
   --data DIR     where everything is kept (default: data in the repository)
   --port P       port of the first edge, the next ones follow (default: 8080)
   --edges N      number of edges, 1 to 32 (default: 2)
@@ -59,6 +63,7 @@ parse_options() {
             --detach) MODE=detach ;;
             --stop) MODE=stop ;;
             --status) MODE=status ;;
+            --restart-rolling) MODE=rolling ;;
             --supervise) MODE=supervise ;; # what --detach leaves in the background
             --no-build) BUILD=no ;;
             --data)
@@ -141,6 +146,12 @@ main() {
             [[ -d $DATA ]] || die "nothing runs here: there is no folder $DATA"
             name_folders
             "${MODE}_all"
+            ;;
+        rolling)
+            [[ -d $DATA ]] || die "nothing runs here: there is no folder $DATA"
+            name_folders
+            [[ $BUILD == no ]] || build
+            rolling_all
             ;;
         supervise) supervise ;;
         foreground | detach)

@@ -44,6 +44,10 @@ const struct cq_config_item edge_config_items[] = {
      1099511627776, "bytes", "parts of messages and operations held back, of all clients"},
     {"seen-interval-ms", CQ_CONFIG_UINT, AT(seen_interval_ms), "60000", 100, 3600000, "ms",
      "how often presence is told who was heard from"},
+    {"drain-notice-ms", CQ_CONFIG_UINT, AT(drain_notice_ms), "0", 0, 600000, "ms",
+     "closing down: /readyz says no for so long before anybody is sent away (load balancers)"},
+    {"drain-limit-ms", CQ_CONFIG_UINT, AT(drain_limit_ms), "10000", 0, 600000, "ms",
+     "closing down: time in which all are sent away and what they asked is answered"},
 #define EDGE_RATE(name, key, rate_per_s, at_once, doc) \
     {"limit-" key "-per-s",                            \
      CQ_CONFIG_UINT,                                   \

@@ -27,6 +27,8 @@ struct edge_config {
     uint64_t queue_total_max_bytes;
     uint64_t input_total_max_bytes;
     uint64_t seen_interval_ms;
+    uint64_t drain_notice_ms;
+    uint64_t drain_limit_ms;
     struct edge_limit limits[EDGE_RATE_COUNT];
     char *log_level;
 };

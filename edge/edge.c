@@ -85,7 +85,7 @@ edge_gone(edge_t *e, edge_session_t *s)
 const char *
 edge_unready_reason(const edge_t *e)
 {
-    if (e->is_draining) {
+    if (e->drain.phase) {
         return "closing down";
     }
     if (!cq_bus_is_registered(e->bus)) {

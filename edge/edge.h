@@ -45,6 +45,19 @@ struct edge_presence {
     uint64_t confirmed;
 };
 
+/* Closing down, see drain.c. */
+struct edge_drain {
+    enum {
+        EDGE_DRAIN_NONE,
+        EDGE_DRAIN_NOTICE,  /* not ready any more, but still serving everybody */
+        EDGE_DRAIN_LEAVING, /* nobody new; sessions are sent elsewhere, a bounded number per step */
+        EDGE_DRAIN_TOLD,    /* all have been; the last connections close */
+    } phase;
+    struct edge_cursor cursor;
+    size_t sessions_per_step;
+    uint64_t end_mono_ms; /* of the phase */
+};
+
 typedef struct edge {
     const struct edge_config *cfg;
     cq_loop_t *loop;
@@ -67,8 +80,7 @@ typedef struct edge {
     cq_timer_t *sweep_timer, *work_timer, *deliver_timer, *init_timer, *drain_timer;
     struct edge_cursor epoch_cursor; /* who is still to be told the new epoch */
     bool is_telling_epoch;
-    bool is_draining;
-    uint64_t drain_end_mono_ms;
+    struct edge_drain drain;
 } edge_t;
 
 /* Gives an edge that listens and connects to the broker. NULL if it cannot listen (logged). cfg is
@@ -174,6 +186,14 @@ void edge_sweep_on_timer(void *ctx);
 
 /* drain.c */
 void edge_drain_start(void *ctx);
+/* A leaving session has nothing unanswered any more: it is told where to go and closed. */
+void edge_drain_goodbye(edge_t *e, edge_session_t *s);
+/* Is it too late for new connections? */
+static inline bool
+edge_drain_is_closed(const edge_t *e)
+{
+    return e->drain.phase >= EDGE_DRAIN_LEAVING;
+}
 void edge_drain_on_timer(void *ctx);
 
 #endif

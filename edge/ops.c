@@ -77,7 +77,7 @@ static bool
 is_blocked(const edge_t *e, const edge_session_t *s)
 {
     return s->state == EDGE_STATE_AUTHENTICATING || s->state == EDGE_STATE_ANNOUNCING ||
-           s->is_logging_out || is_full(e, s);
+           s->is_logging_out || s->is_leaving || is_full(e, s);
 }
 
 /* The client's values as an array of their own in the scratch buffer, checked to be nested no
@@ -252,8 +252,18 @@ edge_ops_message(edge_t *e, edge_session_t *s, struct cq_view message)
 }
 
 void
+edge_ops_stop(edge_t *e, edge_session_t *s)
+{
+    s->is_leaving = true;
+    set_paused(e, s, true);
+}
+
+void
 edge_ops_resume(edge_t *e, edge_session_t *s)
 {
+    if (s->is_leaving && !s->cost && s->state != EDGE_STATE_CLOSING) {
+        edge_drain_goodbye(e, s);
+    }
     if (s->state == EDGE_STATE_CLOSING || !s->is_paused || is_blocked(e, s)) {
         return;
     }

@@ -23,6 +23,10 @@ void edge_ops_message(edge_t *e, edge_session_t *s, struct cq_view message);
 /* Goes on with what was held back, if the session may go on; reads from it again, or not. Call
  * after anything that may unblock it. */
 void edge_ops_resume(edge_t *e, edge_session_t *s);
+/* Begins no more of its operations and reads no more from it; those that are begun will be
+ * answered. What was held back is not done: the client has no answer to it and repeats it
+ * elsewhere. */
+void edge_ops_stop(edge_t *e, edge_session_t *s);
 /* Is there a handler for this code? */
 bool edge_ops_is_served(uint8_t code);
 

@@ -72,6 +72,7 @@ typedef struct edge_session {
     bool wants_ping : 1;
     bool is_logging_out : 1;
     bool is_close_sent : 1;
+    bool is_leaving : 1; /* drain: no more of its operations are begun */
 } edge_session_t;
 
 /* A place in the walk over all sessions that survives their ends. */

@@ -95,7 +95,7 @@ on_accept(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
         return 1;
     }
     e->metrics->accepted_total++;
-    return e->is_draining;
+    return edge_drain_is_closed(e);
 }
 
 /* The header's text, empty if it is not there; false if it is too long for us. */
@@ -133,7 +133,7 @@ judge_handshake(const edge_t *e, struct lws *wsi, const char *upgrade, const cha
         return HTTP_STATUS_FORBIDDEN;
     }
     *why = "this edge is full or closing";
-    return e->is_draining || e->sessions.count >= e->cfg->session_max
+    return edge_drain_is_closed(e) || e->sessions.count >= e->cfg->session_max
                ? HTTP_STATUS_SERVICE_UNAVAILABLE
                : 0;
 }

@@ -99,7 +99,7 @@ stop_everything() {
     for name in "${SERVICES[@]}"; do
         [[ $name != edge.* ]] || edges+=("$name")
     done
-    stop_services 5 "${edges[@]}"
+    stop_services 15 "${edges[@]}"
     stop_services 5 presence
     stop_services 15 store
     stop_services 5 broker

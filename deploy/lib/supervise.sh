@@ -31,7 +31,7 @@ check_leftovers() {
         fi
         rm -f -- "$RUN"/*.pid
     fi
-    rm -f -- "$RUN/ready" "$RUN/services" "$RUN/broker.sock" "$RUN/redis.sock"
+    rm -f -- "$RUN/ready" "$RUN/services" "$RUN/broker.sock" "$RUN/redis.sock" "$RUN/rolling.request"
     printf '%s\n%s\n' "$$" "$boot" >"$RUN/run.pid"
 }
 
@@ -114,16 +114,17 @@ on_death() {
 watch() {
     local name now
     while ((!STOPPING)); do
-        pause 0.2
+        if [[ $ROLL_PHASE == none ]]; then pause 0.2; else pause 0.05; fi
         now=$(uptime_cs)
         for name in "${SERVICES[@]}"; do
             if [[ -n ${PID[$name]:-} ]]; then
-                is_alive "${PID[$name]}" || on_death "$name" "$now"
+                is_rolling "$name" || is_alive "${PID[$name]}" || on_death "$name" "$now"
             elif ((now >= DUE_CS[$name] && !STOPPING)); then
                 start_service "$name"
                 note "$name restarted (pid ${PID[$name]})"
             fi
         done
+        watch_rolling "$now"
     done
 }
 

@@ -172,6 +172,7 @@ class Stand(threading.Thread):
         self.users = {}
         self.revoked = []
         self.calls, self.ups, self.downs, self.announced, self.delivered, self.seens = [], {}, [], [], [], []
+        self.unanswered = []  # (who, rid)
         self.on_call = lambda user, device, op, fields: [0]
         self.on_auth = None
         self.answers_up = True
@@ -256,6 +257,13 @@ class Stand(threading.Thread):
             answer = self.on_call(*item[1:])
             if answer is not None and rid:
                 self.store.answer(src, rid, *answer)
+            elif answer is None:
+                self.unanswered.append((src, rid))
+
+    def answer_late(self, *answer):
+        """To all calls that on_call gave no answer to."""
+        waiting, self.unanswered = self.unanswered, []
+        self.do(lambda: [self.store.answer(src, rid, *answer) for src, rid in waiting])
 
     def serve_presence(self, src, op, item):
         if op == SESSION_UP:

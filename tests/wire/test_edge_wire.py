@@ -645,6 +645,50 @@ def test_drain(world):
         c.close()
 
 
+def test_drain_answers_what_is_begun_and_begins_nothing(world):
+    e = world.edge()
+    asking, idle = person(e.port), person(e.port, "idle")
+    world.stand.on_call = lambda *a: None  # not yet
+    asking.send([FRIENDS, 7])
+    until(lambda: world.stand.unanswered, "the call")
+    e.send_signal(signal.SIGTERM)
+    assert idle.closed() == 1001
+    asking.send([FRIENDS, 8])
+    with pytest.raises(OSError):
+        until(lambda: not http(e.port, "/healthz")[0], "nobody new is served")
+        raise ConnectionError
+    assert len(world.stand.calls) == 1
+    world.stand.answer_late(0, [])
+    assert asking.answer(7)[0] == OK
+    assert asking.push(GOAWAY)[0] == GOAWAY and asking.closed() == 1001
+    assert not any(op[:2] == [OK, 8] or op[:2] == [ERR, 8] for op in asking.ops)
+    assert len(world.stand.calls) == 1, "what came after the drain began is left to another edge"
+    assert e.wait(WAIT) == 0
+
+
+def test_drain_ends_at_the_limit_without_the_answer(world):
+    e = world.edge(drain_limit_ms=300)
+    c = person(e.port)
+    world.stand.on_call = lambda *a: None
+    c.send([FRIENDS, 7])
+    until(lambda: world.stand.unanswered, "the call")
+    e.send_signal(signal.SIGTERM)
+    assert c.push(GOAWAY)[0] == GOAWAY and c.closed() == 1001
+    assert e.wait(WAIT) == 0
+
+
+def test_drain_notice_serves_everybody(world):
+    e = world.edge(drain_notice_ms=60000)
+    old = person(e.port)
+    e.send_signal(signal.SIGTERM)
+    until(lambda: http(e.port, "/readyz")[0] == 503, "not ready")
+    assert b"closing" in http(e.port, "/readyz")[1] and http(e.port, "/healthz")[0] == 200
+    late = person(e.port, "late")
+    assert old.ask(FRIENDS)[0] == 0 and late.ask(FRIENDS)[0] == 0
+    e.send_signal(signal.SIGTERM)  # asked twice: at once
+    assert e.wait(WAIT) == 0
+
+
 def test_drain_does_not_wait_for_the_deaf(world):
     e = world.edge()
     c = person(e.port)
