@@ -29,6 +29,7 @@ STEPS=(
     release-build release-unit
     lint-format lint-source lint-shell lint-symbols
     release-integration
+    release-crash
     asan-build asan-unit asan-integration
     tsan-build tsan-unit tsan-integration
     lint-tidy
@@ -107,6 +108,8 @@ run_step() {
         *-unit) unit "$preset" ;;
         tsan-integration) integration tsan "${TSAN_TESTS[@]}" ;;
         *-integration) integration "$preset" ;;
+        # Always the same chance: what fails here can be looked at again with the same seed.
+        *-crash) tests/crash/run.sh --kills 60 --seed 1 --junit "$REPORTS/$1.xml" ;;
         lint-format) tests/lint/format.sh ;;
         lint-source) "$PYTHON" tests/lint/source.py ;;
         lint-shell) tests/lint/shell.sh ;;

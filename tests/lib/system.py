@@ -52,13 +52,15 @@ class Service:
         self.system, self.name, self.command = system, name, [str(c) for c in command]
         self.log = system.dir / "log" / f"{name}.log"
         self.process = None
+        self.environment = None  # as ours
         self.checked = 0  # bytes of the log
 
     def start(self):
         assert not self.is_alive(), f"{self.name} runs already"
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.system.dir)
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.system.dir,
+                env=self.environment)
         return self
 
     def is_alive(self):
