@@ -102,6 +102,17 @@ find_cold(const struct store_batch *b, enum store_table t, struct cq_view key)
     return NULL;
 }
 
+static struct store_batch_row *
+add_row(struct store_batch *b, enum store_table t, struct cq_view key)
+{
+    b->rows = grow(b->rows, b->row_count, &b->row_room, sizeof *b->rows);
+    struct store_batch_row *row = &b->rows[b->row_count++];
+    *row = (struct store_batch_row){.table = t};
+    row->key = keep(b, key);
+    b->table_rows[t]++;
+    return row;
+}
+
 void
 store_batch_put(struct store_batch *b,
                 enum store_table t,
@@ -111,14 +122,27 @@ store_batch_put(struct store_batch *b,
 {
     struct store_batch_row *row = is_cold ? find_cold(b, t, key) : NULL;
     if (!row) {
-        b->rows = grow(b->rows, b->row_count, &b->row_room, sizeof *b->rows);
-        row = &b->rows[b->row_count++];
-        *row = (struct store_batch_row){.table = t, .is_cold = is_cold};
-        row->key = keep(b, key);
+        row = add_row(b, t, key);
+        row->is_cold = is_cold;
         b->cold_count += is_cold;
     }
     row->is_delete = value.p == NULL;
     row->value = keep(b, value);
+}
+
+cq_buf_t *
+store_batch_row_begin(struct store_batch *b, enum store_table t, struct cq_view key)
+{
+    struct store_batch_row *row = add_row(b, t, key);
+    row->value.offset = b->bytes.size;
+    return &b->bytes;
+}
+
+void
+store_batch_row_end(struct store_batch *b)
+{
+    struct store_batch_row *row = &b->rows[b->row_count - 1];
+    row->value.size = b->bytes.size - row->value.offset;
 }
 
 bool
@@ -184,16 +208,48 @@ store_batch_flush(struct store_batch *b, void *entry, uint64_t seq, uint64_t pos
 }
 
 static int
-compare_rows(const void *left, const void *right)
+compare_keys(const void *left, const void *right)
 {
     const struct store_row *a = left;
     const struct store_row *b = right;
-    if (a->table != b->table) {
-        return a->table < b->table ? -1 : 1;
-    }
     size_t n = a->key.n < b->key.n ? a->key.n : b->key.n;
     int order = memcmp(a->key.p, b->key.p, n);
     return order ? order : (a->key.n > b->key.n) - (a->key.n < b->key.n);
+}
+
+/* Rows of a write-behind slice come sorted, so most tables need no more than this look. */
+static void
+sort_table(struct store_row *rows, size_t count)
+{
+    for (size_t i = 1; i < count; i++) {
+        if (compare_keys(&rows[i - 1], &rows[i]) > 0) {
+            qsort(rows, count, sizeof *rows, compare_keys);
+            return;
+        }
+    }
+}
+
+/* By table, then by key. */
+static void
+seal_rows(struct store_batch *b, struct store_row *rows)
+{
+    size_t next[STORE_TABLE_COUNT];
+    size_t first = 0;
+    for (size_t t = 0; t < STORE_TABLE_COUNT; t++) {
+        next[t] = first;
+        first += b->table_rows[t];
+    }
+    for (size_t i = 0; i < b->row_count; i++) {
+        const struct store_batch_row *row = &b->rows[i];
+        rows[next[row->table]++] = (struct store_row){
+            .table = row->table,
+            .key = view_of(b, row->key),
+            .value = row->is_delete ? (struct cq_view){0} : view_of(b, row->value),
+        };
+    }
+    for (size_t t = 0; t < STORE_TABLE_COUNT; t++) {
+        sort_table(rows + next[t] - b->table_rows[t], b->table_rows[t]);
+    }
 }
 
 void
@@ -205,15 +261,7 @@ store_batch_seal(struct store_batch *b)
     for (size_t i = 0; i < b->record_count; i++) {
         records[i] = view_of(b, b->records[i]);
     }
-    for (size_t i = 0; i < b->row_count; i++) {
-        const struct store_batch_row *row = &b->rows[i];
-        rows[i] = (struct store_row){
-            .table = row->table,
-            .key = view_of(b, row->key),
-            .value = row->is_delete ? (struct cq_view){0} : view_of(b, row->value),
-        };
-    }
-    qsort(rows, b->row_count, sizeof *rows, compare_rows);
+    seal_rows(b, rows);
     b->commit = (struct store_commit){
         .first_pos = b->first_pos,
         .records = records,

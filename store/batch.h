@@ -58,6 +58,7 @@ struct store_batch {
     size_t record_count, record_room;
     struct store_batch_row *rows;
     size_t row_count, row_room, cold_count;
+    size_t table_rows[STORE_TABLE_COUNT]; /* rows of each table */
     struct store_batch_reply *replies;
     size_t reply_count, reply_room;
     struct store_batch_after *afters;
@@ -92,6 +93,10 @@ void store_batch_put(struct store_batch *b,
                      struct cq_view key,
                      struct cq_view value,
                      bool is_cold);
+/* The same for a row that is not cold, without copies: append its value to what begin returns, then
+ * call end. Nothing else may be added in between. */
+cq_buf_t *store_batch_row_begin(struct store_batch *b, enum store_table t, struct cq_view key);
+void store_batch_row_end(struct store_batch *b);
 /* The newest cold row of this key: true if there is one; *value has p NULL if it was deleted. */
 bool store_batch_find(const struct store_batch *b,
                       enum store_table t,

@@ -2,6 +2,7 @@
 #include "store/chat.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/rt/check.h"
 
@@ -74,8 +75,9 @@ store_chat_judge(const struct store_chat *c,
         return prev == last ? STORE_CHAT_ACCEPT : STORE_CHAT_OUT_OF_ORDER;
     }
     for (size_t i = 0; d && i < d->answer_count; i++) {
-        if (d->answers[i].dseq == dseq) {
-            *seq = d->answers[i].seq;
+        const struct store_chat_answer *answer = store_chat_answer(d, i);
+        if (answer->dseq == dseq) {
+            *seq = answer->seq;
             return STORE_CHAT_REPEAT;
         }
     }
@@ -92,21 +94,33 @@ store_chat_tail(const struct store_chat *c, uint64_t seq, struct store_chat_inde
     return true;
 }
 
+static void
+set_tail_room(struct store_chat *c, size_t room)
+{
+    c->tail = realloc(c->tail, room * sizeof *c->tail);
+    CQ_ASSERT(c->tail);
+    c->tail_room = room;
+}
+
 void
 store_chat_trim(struct store_chat *c, uint64_t seq)
 {
-    if (seq < c->tail_first) {
+    uint64_t bound = seq < c->head ? seq : c->head;
+    uint64_t first = bound - bound % STORE_CHAT_BLOCK + 1;
+    if (first <= c->tail_first) {
         return;
     }
-    uint64_t n = seq - c->tail_first + 1;
-    n = n < c->tail_count ? n : c->tail_count;
+    size_t n = (size_t)(first - c->tail_first);
+    c->tail_rank = c->tail[n - 1].rank;
     memmove(c->tail, c->tail + n, (c->tail_count - n) * sizeof *c->tail);
     c->tail_count -= n;
-    c->tail_first += n;
+    c->tail_first = first;
     if (c->tail_count == 0) {
         free(c->tail);
         c->tail = NULL;
         c->tail_room = 0;
+    } else if (c->tail_room > STORE_CHAT_BLOCK && c->tail_count <= STORE_CHAT_BLOCK) {
+        set_tail_room(c, STORE_CHAT_BLOCK);
     }
 }
 
@@ -144,12 +158,7 @@ static void
 push_tail(struct store_chat *c, struct store_chat_index entry)
 {
     if (c->tail_count == c->tail_room) {
-        c->tail_room = c->tail_room ? 2 * c->tail_room : 4;
-        c->tail = realloc(c->tail, c->tail_room * sizeof *c->tail);
-        CQ_ASSERT(c->tail);
-    }
-    if (c->tail_count == 0) {
-        c->tail_first = c->head;
+        set_tail_room(c, c->tail_room ? 2 * c->tail_room : 4);
     }
     c->tail[c->tail_count++] = entry;
 }
@@ -157,8 +166,8 @@ push_tail(struct store_chat *c, struct store_chat_index entry)
 static void
 remember_answer(struct store_chat_device *d, uint64_t dseq, uint64_t seq)
 {
-    memmove(d->answers + 1, d->answers, (CQ_WINDOW - 1) * sizeof d->answers[0]);
-    d->answers[0] = (struct store_chat_answer){dseq, seq};
+    d->answer_newest = (uint8_t)((d->answer_newest + 1) % CQ_WINDOW);
+    d->answers[d->answer_newest] = (struct store_chat_answer){dseq, seq};
     d->answer_count = d->answer_count < CQ_WINDOW ? (uint8_t)(d->answer_count + 1) : CQ_WINDOW;
     d->last_dseq = dseq;
 }

@@ -21,7 +21,10 @@
 
 enum {
     STORE_CHAT_MEMBERS = 2,
-    STORE_CHAT_DEVICES_MAX = 64
+    STORE_CHAT_DEVICES_MAX = 64,
+    /* Messages in a row of INDEX: seqs 1 … 32, 33 … 64 and so on. Only full blocks get a row, which
+     * never changes again; the one that is filling up is part of the CHAT row. */
+    STORE_CHAT_BLOCK = 32
 };
 
 /* Where a message is, and how many of the messages 1 … seq are member 0's (so counting a range
@@ -39,6 +42,13 @@ struct store_chat_receipt {
     bool is_read;
 };
 
+/* A full block as its row has it. */
+struct store_chat_block {
+    uint64_t rank;    /* messages of member 0 before the block */
+    uint32_t senders; /* bit i: the block's message i (from 0) is member 0's */
+    uint64_t pos[STORE_CHAT_BLOCK];
+};
+
 struct store_chat_answer {
     uint64_t dseq;
     uint64_t seq;
@@ -48,10 +58,11 @@ struct store_chat_device {
     struct cq_id device;
     uint8_t member;
     uint8_t answer_count;
-    uint64_t delivered; /* holds everything up to */
+    uint8_t answer_newest; /* its place in answers, a ring: see store_chat_answer */
+    uint64_t delivered;    /* holds everything up to */
     uint64_t delivered_time_unix_ms;
     uint64_t last_dseq;
-    struct store_chat_answer answers[CQ_WINDOW]; /* newest first */
+    struct store_chat_answer answers[CQ_WINDOW];
 };
 
 struct store_chat_member {
@@ -79,8 +90,10 @@ struct store_chat {
     struct store_chat_member members[STORE_CHAT_MEMBERS]; /* ascending by user id */
     struct store_chat_device *devices;
     size_t device_count;
-    /* Index rows not yet in the table: seqs tail_first … tail_first + tail_count - 1. */
+    /* The index of seqs tail_first … head. It begins with a block: those before are in the table.
+     */
     uint64_t tail_first;
+    uint64_t tail_rank; /* messages of member 0 before it */
     struct store_chat_index *tail;
     size_t tail_count, tail_room;
     /* Receipt rows not yet in the table, ascending by position. */
@@ -96,6 +109,13 @@ int store_chat_member(const struct store_chat *c, const struct cq_id *user);
 /* NULL if the device has neither sent nor acknowledged anything here. */
 const struct store_chat_device *store_chat_device(const struct store_chat *c,
                                                   const struct cq_id *device);
+
+/* The device's i-th newest answer, i < answer_count. */
+static inline const struct store_chat_answer *
+store_chat_answer(const struct store_chat_device *d, size_t i)
+{
+    return &d->answers[(d->answer_newest + CQ_WINDOW - i) % CQ_WINDOW];
+}
 
 /* What a SEND of this device would do. */
 enum store_chat_verdict {
@@ -128,19 +148,30 @@ int store_chat_apply(struct store_chat *c,
 
 /* Index entry from the tail; false if it is in the table (or beyond the head). */
 bool store_chat_tail(const struct store_chat *c, uint64_t seq, struct store_chat_index *out);
-/* The index rows up to and including seq are in the table: forget them. */
+/* The blocks that end at or before seq are in the table: forget them. */
 void store_chat_trim(struct store_chat *c, uint64_t seq);
 /* The same for the receipt rows up to and including a log position. */
 void store_chat_trim_receipts(struct store_chat *c, uint64_t pos);
 
-/* The rows. CHAT: everything but the audits' times; UNREAD and READ: the founding tables, msgpack
- * arrays [last_pos, first_unread, count, last_time] and [last_pos, read_up_to, time]. */
+/* First seq of the block that a message is in. */
+static inline uint64_t
+store_chat_block_first(uint64_t seq)
+{
+    return seq - (seq - 1) % STORE_CHAT_BLOCK;
+}
+
+/* The rows. CHAT: everything, with the index of the block that is filling up; UNREAD and READ: the
+ * founding tables, msgpack arrays [last_pos, first_unread, count, last_time] and [last_pos,
+ * read_up_to, time]. */
 void store_chat_write(cq_buf_t *b, const struct store_chat *c);
 int store_chat_read(struct cq_view row,
                     struct store_chat *c) CQ_MUST_CHECK; /* into a fresh chat; CORRUPT */
 void store_chat_write_unread(cq_buf_t *b, const struct store_chat *c, int member);
 void store_chat_write_read(cq_buf_t *b, const struct store_chat *c, int member);
-void store_chat_write_index(cq_buf_t *b, const struct store_chat_index *i);
-int store_chat_read_index(struct cq_view row, struct store_chat_index *i) CQ_MUST_CHECK;
+/* INDEX: the full block that begins at seq `first`, which is in the tail. */
+void store_chat_write_block(cq_buf_t *b, const struct store_chat *c, uint64_t first);
+int store_chat_read_block(struct cq_view row, struct store_chat_block *block) CQ_MUST_CHECK;
+/* The entry of a block's message i (from 0). */
+struct store_chat_index store_chat_block_entry(const struct store_chat_block *block, unsigned i);
 
 #endif

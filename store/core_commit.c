@@ -7,15 +7,10 @@
 #include "common/rt/metric.h"
 #include "common/wire/pack.h"
 
+#include "store/checkpoint.h"
 #include "store/core.h"
 
 enum {
-    SLICE_ROWS_MIN = 2048, /* rows of write-behind with each commit, at least … */
-    SLICE_ROWS_PER_RECORD =
-        6, /* … and so many per new record: a round must outrun what fills the next */
-    MARKER_LAG_MAX =
-        500000, /* records to replay after a crash; beyond, slices grow, appends slow down */
-    SLICE_ROWS_LATE = 65536,
     FULL_DISK_PAUSE_MS = 1000,
 };
 
@@ -53,26 +48,19 @@ put_meta(struct store_batch *b, const char *name, uint64_t value)
     cq_buf_free(&v);
 }
 
-/* Starts a round of write-behind when the tables are far enough behind, and adds a slice of it. */
 static void
 add_slice(struct store_core *core)
 {
-    store_projection_t *p = core->projection;
-    uint64_t now = cq_now_mono_ms();
-    uint64_t lag = core->last_pos - core->marker;
-    bool due = core->stopping || lag >= core->cfg->checkpoint_records ||
-               now - core->last_round_mono_ms >= core->cfg->checkpoint_idle_ms;
-    if (due && !store_projection_in_round(p) && store_projection_dirty_count(p)) {
-        store_projection_round(p, core->last_pos);
-        core->last_round_mono_ms = now;
-    }
-    if (store_projection_in_round(p)) {
-        size_t rows = SLICE_ROWS_PER_RECORD * core->building->record_count;
-        rows = rows > SLICE_ROWS_MIN ? rows : SLICE_ROWS_MIN;
-        store_projection_slice(p, core->building, lag > MARKER_LAG_MAX ? SLICE_ROWS_LATE : rows);
-    }
-    if (core->building->marker) {
-        put_meta(core->building, "marker", core->building->marker);
+    uint64_t now_ms = cq_now_mono_ms();
+    const struct store_checkpoint_now now = {
+        .interval_records = core->cfg->checkpoint_records,
+        .lag_records = core->last_pos - core->marker,
+        .is_due =
+            core->stopping || now_ms - core->last_round_mono_ms >= core->cfg->checkpoint_idle_ms,
+        .in_hurry = core->stopping,
+    };
+    if (store_checkpoint_add(core->projection, core->building, &now)) {
+        core->last_round_mono_ms = now_ms;
     }
 }
 

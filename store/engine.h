@@ -30,8 +30,8 @@
     X(DEVICE, "device")   /* P user device → device row */                                      \
     X(OWNER, "owner")     /* P device → its user (16 bytes): a device belongs to one account */ \
     X(USER, "user")       /* P user peer → friend row: the founding User table */               \
-    X(INDEX, "index")     /* P chat seq(8, big-endian) → log position */                        \
-    X(CHAT, "chat")       /* P chat → chat row */                                               \
+    X(INDEX, "index") /* P chat first seq(8, big-endian) → positions of a block's messages */   \
+    X(CHAT, "chat")   /* P chat → chat row */                                                   \
     X(RECEIPT,                                                                                    \
       "receipt") /* P chat kind id up_to(8, big-endian) → log position: store_key_receipt */    \
     X(UNREAD, "unread_audit") /* P chat user → first unread, count, last time */                \
@@ -46,7 +46,7 @@ enum store_table {
 
 enum {
     STORE_KEY_MAX = 200,
-    STORE_SCHEMA_VERSION = 2
+    STORE_SCHEMA_VERSION = 3
 };
 
 /* A map_bytes that suits most: address space, not disk. The file grows with the data only. */

@@ -69,18 +69,23 @@ add_record(struct indexed *in, uint64_t pos)
     return in->job->rc == 0 && add_message(in->job, record);
 }
 
+/* A full block: those of its messages that are wanted. */
 static bool
 on_index_row(void *ctx, struct cq_view key, struct cq_view value)
 {
     struct indexed *in = ctx;
-    struct store_chat_index index;
-    struct store_key expected = store_key_index(&in->job->chat, in->job->next_seq);
-    if (in->job->next_seq > in->job->last_seq) {
-        return false;
-    }
+    struct history_job *job = in->job;
+    struct store_chat_block block;
+    uint64_t first = store_chat_block_first(job->next_seq);
+    struct store_key expected = store_key_index(&job->chat, first);
     bool is_next = key.n == expected.n && memcmp(key.p, expected.b, key.n) == 0;
-    in->job->rc = is_next ? store_chat_read_index(value, &index) : -CQ_E_CORRUPT;
-    return in->job->rc == 0 && add_record(in, index.pos);
+    job->rc = is_next ? store_chat_read_block(value, &block) : -CQ_E_CORRUPT;
+    for (uint64_t i = job->next_seq - first; i < STORE_CHAT_BLOCK && !job->rc; i++) {
+        if (job->next_seq > job->last_seq || !add_record(in, block.pos[i])) {
+            return false;
+        }
+    }
+    return !job->rc && job->next_seq <= job->last_seq && job->next_seq < job->tail_first;
 }
 
 /* Reader actor. */
@@ -91,7 +96,7 @@ store_history_run(void *ctx, void *arg)
     struct store_core *core = ctx;
     struct indexed in = {job, NULL};
     struct store_key prefix = store_key_of(&job->chat);
-    struct store_key from = store_key_index(&job->chat, job->next_seq);
+    struct store_key from = store_key_index(&job->chat, store_chat_block_first(job->next_seq));
     job->rc = store_snapshot_open(core->engine, &in.snapshot);
     if (job->rc) {
         return;

@@ -85,6 +85,46 @@ build_receipts(store_engine_t *e, store_snapshot_t *s, struct step *step, bool *
     return rc ? rc : step->rc;
 }
 
+/* ---- 2 → 3: other rows of chats and of their indexes ---- */
+
+static const enum store_table chat_tables[] = {STORE_TABLE_CHAT, STORE_TABLE_INDEX,
+                                               STORE_TABLE_UNREAD, STORE_TABLE_READ};
+
+struct dropping {
+    struct step *step;
+    enum store_table table;
+};
+
+static bool
+on_row_to_drop(void *ctx, struct cq_view key, struct cq_view value)
+{
+    const struct dropping *d = ctx;
+    (void)value;
+    store_batch_put(d->step->rows, d->table, key, (struct cq_view){0}, false);
+    return --d->step->records_left > 0;
+}
+
+/* All of them follow from the log: without them and without the marker, the start that follows
+ * applies it from the beginning (replay.c). */
+static int
+drop_chat_rows(store_engine_t *e, store_snapshot_t *s, struct step *step, bool *is_done)
+{
+    struct store_key marker = store_key_text("marker");
+    int rc = 0;
+    (void)e;
+    store_batch_put(step->rows, STORE_TABLE_META, store_key_view(&marker), (struct cq_view){0},
+                    false);
+    for (size_t i = 0; i < sizeof chat_tables / sizeof chat_tables[0] && !rc; i++) {
+        struct dropping d = {step, chat_tables[i]};
+        if (step->records_left) {
+            rc = store_snapshot_scan(s, d.table, (struct cq_view){0}, (struct cq_view){0},
+                                     on_row_to_drop, &d);
+        }
+    }
+    *is_done = step->records_left > 0;
+    return rc;
+}
+
 /* Version 0 is what was written before the first release: the same tables. */
 static int
 change_nothing(store_engine_t *e, store_snapshot_t *s, struct step *step, bool *is_done)
@@ -100,7 +140,8 @@ change_nothing(store_engine_t *e, store_snapshot_t *s, struct step *step, bool *
 static int (*const migrations[STORE_SCHEMA_VERSION])(store_engine_t *,
                                                      store_snapshot_t *,
                                                      struct step *,
-                                                     bool *) = {change_nothing, build_receipts};
+                                                     bool *) = {change_nothing, build_receipts,
+                                                                drop_chat_rows};
 
 /* ---- steps ---- */
 

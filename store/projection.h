@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MPL-2.0
  * The chats in memory: the ones changed since their rows were written (dirty) and a bounded number
  * of others, over the tables CHAT, INDEX, RECEIPT, UNREAD and READ. Rows are written behind: a
- * round takes all dirty chats in key order, a bounded slice goes with each commit, and when the
- * round is through, the marker says up to which log position the tables are complete (design §4).
+ * round takes all dirty chats in key order, a bounded slice goes with each commit (checkpoint.h
+ * says how much), and when the round is through, the marker says up to which log position the
+ * tables are complete (design §4).
  *
  * Loop thread only.
  */
@@ -52,10 +53,14 @@ int store_projection_index(store_projection_t *p,
  */
 void store_projection_round(store_projection_t *p, uint64_t head_pos);
 bool store_projection_in_round(const store_projection_t *p);
+/* Dirty chats when the round under way began, and those that it is still going to write. */
+size_t store_projection_round_size(const store_projection_t *p);
+size_t store_projection_round_left(const store_projection_t *p);
 size_t store_projection_dirty_count(const store_projection_t *p);
-/* Adds the next rows of the round to a batch, at least one chat, about rows_max rows. Sets
- * batch->marker with the last slice. */
-void store_projection_slice(store_projection_t *p, struct store_batch *batch, size_t rows_max);
+/* Adds the rows of the round's next chats to a batch: `max` chats, a block of index or receipt
+ * rows counting like a chat, or some more. Sets batch->marker with the last slice. Once per batch.
+ */
+void store_projection_slice(store_projection_t *p, struct store_batch *batch, size_t max);
 /* The batch is durable: its chats' index tails are in the table. Also drops clean chats beyond
  * cache_max. */
 void store_projection_committed(store_projection_t *p, const struct store_batch *batch);

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MPL-2.0
  * Start after a stop, a crash or a failed commit: the rows on disk are complete up to the marker;
  * the log behind it is applied again in memory. Rows carry the position they were last changed by,
- * so what is in them already is skipped.
+ * so what is in them already is skipped. When there is much to apply (after a migration all of it),
+ * rows are written in between, so that memory stays bounded.
  */
 #include <inttypes.h>
 
 #include "common/rt/log.h"
 
+#include "store/checkpoint.h"
 #include "store/core.h"
 #include "store/record.h"
 
@@ -83,9 +85,18 @@ chat_of(enum cq_rec_kind kind, const void *fields)
     return (struct cq_id){0};
 }
 
+enum {
+    PART_INTERVALS =
+        2, /* rows are written after so many checkpoint intervals: a crash leaves less */
+    PART_MIN = 200000,
+};
+
 struct replay {
     struct store_core *core;
     uint64_t count;
+    uint64_t next_pos;
+    uint64_t part_records; /* rows are written after so many */
+    uint64_t part_end;
     int rc;
 };
 
@@ -118,29 +129,89 @@ on_record(void *ctx, uint64_t pos, struct cq_view record)
         return false;
     }
     replay->count++;
-    return true;
+    replay->next_pos = pos + 1;
+    return pos < replay->part_end;
+}
+
+/* Writes the rows of everything applied so far. */
+static int
+write_rows(struct store_core *core, uint64_t applied_pos)
+{
+    int rc = 0;
+    store_core_drop_snapshot(core);
+    while (!rc && store_projection_dirty_count(core->projection)) {
+        struct store_batch *b = store_batch_new(++core->batch_number, applied_pos + 1);
+        const struct store_checkpoint_now now = {
+            .interval_records = core->cfg->checkpoint_records, .is_due = true, .in_hurry = true};
+        (void)store_checkpoint_add(core->projection, b, &now);
+        store_batch_seal(b);
+        rc = store_engine_commit(core->engine, &b->commit);
+        if (!rc) {
+            core->marker = b->marker ? b->marker : core->marker;
+            store_core_drop_snapshot(core);
+            store_projection_committed(core->projection, b);
+        }
+        store_batch_destroy(&b);
+    }
+    return rc;
+}
+
+/* Everything up to the end of the part, or of the log. */
+static int
+apply_part(struct replay *replay)
+{
+    store_snapshot_t *s = NULL;
+    uint64_t first = replay->next_pos;
+    replay->part_end = first + replay->part_records;
+    int rc = store_core_snapshot(replay->core, &s);
+    if (!rc) {
+        rc = store_snapshot_log(s, first, on_record, replay);
+    }
+    if (rc || replay->rc) {
+        return rc ? rc : replay->rc;
+    }
+    return replay->next_pos > first ? 0 : -CQ_E_CORRUPT;
+}
+
+/* The log in parts, rows written in between. */
+static int
+apply_log(struct replay *replay)
+{
+    struct store_core *core = replay->core;
+    int rc = 0;
+    replay->next_pos = core->marker + 1;
+    while (!rc && replay->next_pos <= core->last_pos) {
+        rc = apply_part(replay);
+        if (!rc && replay->next_pos <= core->last_pos) {
+            rc = write_rows(core, replay->next_pos - 1);
+        }
+        if (rc == -CQ_E_NO_SPACE) { /* reading must go on: all of it in memory, then */
+            store_projection_reset(core->projection);
+            replay->part_records = core->last_pos;
+            replay->next_pos = core->marker + 1;
+            rc = 0;
+        }
+    }
+    store_core_drop_snapshot(core);
+    return rc;
 }
 
 int
 store_replay_run(struct store_core *core)
 {
-    struct replay replay = {.core = core};
-    store_snapshot_t *s = NULL;
+    struct replay replay = {.core = core,
+                            .part_records = PART_INTERVALS * core->cfg->checkpoint_records};
     uint64_t start = cq_now_mono_us();
     int rc = load_epoch(core);
     if (!rc) {
         rc = meta_uint(core, "marker", &core->marker);
     }
-    if (!rc) {
-        rc = store_core_snapshot(core, &s);
+    if (replay.part_records < PART_MIN) {
+        replay.part_records = PART_MIN;
     }
     if (!rc) {
-        rc = store_snapshot_log(s, core->marker + 1, on_record, &replay);
+        rc = apply_log(&replay);
     }
-    if (!rc) {
-        rc = replay.rc;
-    }
-    store_snapshot_close(&core->snapshot);
     CQ_LOG(INFO, "STORE-REPLAY",
            "marker=%" PRIu64 " records=%" PRIu64 " last_pos=%" PRIu64 " us=%" PRIu64 " err=%s",
            core->marker, replay.count, core->last_pos, cq_now_mono_us() - start, cq_err_name(rc));

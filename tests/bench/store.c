@@ -15,6 +15,7 @@
 #include "common/rt/random.h"
 #include "common/wire/pack.h"
 
+#include "store/checkpoint.h"
 #include "store/core.h"
 #include "tests/bench/measure.h"
 
@@ -22,9 +23,6 @@ enum {
     BATCH_MAX = 16000,
     CIPHER_OVERHEAD = 24,
     DISK_PROBES = 500,
-    /* As in store/core_commit.c. */
-    SLICE_ROWS_MIN = 2048,
-    SLICE_ROWS_PER_RECORD = 6,
 };
 
 struct options {
@@ -46,8 +44,8 @@ static const struct cq_config_item items[] = {
      "length of a text"},
     {"chat-cache", CQ_CONFIG_UINT, offsetof(struct options, cache), "200000", 1, 100000000, "",
      "unchanged chats in memory"},
-    {"checkpoint-records", CQ_CONFIG_UINT, offsetof(struct options, checkpoint_records), "100000",
-     1, 400000, "", "a round of write-behind begins so far behind the head"},
+    {"checkpoint-records", CQ_CONFIG_UINT, offsetof(struct options, checkpoint_records), "500000",
+     1, 10000000, "", "a round of write-behind begins so far behind the head"},
     {"zipf", CQ_CONFIG_BOOL, offsetof(struct options, zipf), "false", 0, 0, "",
      "a few chats get most messages (Zipf, s = 1); else all get the same"},
     {"probe", CQ_CONFIG_BOOL, offsetof(struct options, probe), "false", 0, 0, "",
@@ -62,6 +60,7 @@ static struct options options;
 static struct store_core core;
 static struct bench_hist plain_commits, slice_commits;
 static bool measuring;
+static bool building_slices, committing_slices;
 static const struct cq_id user = {{1}}, peer = {{2}}, device = {{3}};
 
 /* ---- the committer: one batch at a time ---- */
@@ -113,7 +112,7 @@ wait_committed(void)
         bench_measure_fail("commit: %s", cq_err_name(b->rc));
     }
     if (measuring) {
-        bench_measure_add(b->flush_count ? &slice_commits : &plain_commits, job_ns);
+        bench_measure_add(committing_slices ? &slice_commits : &plain_commits, job_ns);
     }
     store_core_drop_snapshot(&core);
     core.durable_pos = b->first_pos + b->record_count - 1;
@@ -125,24 +124,15 @@ wait_committed(void)
 static void
 add_slice(bool force)
 {
-    store_projection_t *p = core.projection;
-    struct store_batch *b = core.building;
-    bool due = force || core.last_pos - core.marker >= options.checkpoint_records;
-    if (due && !store_projection_in_round(p) && store_projection_dirty_count(p)) {
-        store_projection_round(p, core.last_pos);
-    }
-    if (store_projection_in_round(p)) {
-        size_t rows = SLICE_ROWS_PER_RECORD * b->record_count;
-        store_projection_slice(p, b, rows > SLICE_ROWS_MIN ? rows : SLICE_ROWS_MIN);
-    }
-    if (b->marker) {
-        static cq_buf_t value;
-        struct store_key key = store_key_text("marker");
-        cq_buf_clear(&value);
-        cq_pack_uint(&value, b->marker);
-        store_batch_put(b, STORE_TABLE_META, store_key_view(&key),
-                        (struct cq_view){value.data, value.size}, false);
-    }
+    const struct store_checkpoint_now now = {
+        .interval_records = options.checkpoint_records,
+        .lag_records = core.last_pos - core.marker,
+        .is_due = force,
+        .in_hurry = force,
+    };
+    size_t before = core.building->row_count;
+    (void)store_checkpoint_add(core.projection, core.building, &now);
+    building_slices = core.building->row_count > before;
 }
 
 static void
@@ -156,6 +146,7 @@ commit(bool force)
     }
     store_batch_seal(core.building);
     core.committing = core.building;
+    committing_slices = building_slices;
     core.building = store_core_next_batch(&core);
     (void)pthread_mutex_lock(&mutex);
     job = core.committing;

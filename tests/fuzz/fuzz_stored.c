@@ -53,8 +53,10 @@ try_chat(struct cq_view row)
 static void
 try_index(struct cq_view row)
 {
-    struct store_chat_index index;
-    (void)!store_chat_read_index(row, &index);
+    struct store_chat_block block;
+    if (store_chat_read_block(row, &block) == 0) {
+        (void)store_chat_block_entry(&block, STORE_CHAT_BLOCK - 1);
+    }
 }
 
 static void

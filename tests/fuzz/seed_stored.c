@@ -45,15 +45,36 @@ write_seeds(unsigned kind, cq_buf_t *b)
 static void
 write_chat(cq_buf_t *b)
 {
-    struct store_chat_device devices[2] = {
-        {.device = {{1}}, .last_dseq = 9, .answer_count = 2, .answers = {{9, 4}, {7, 2}}},
-        {.device = {{2}}, .member = 1, .delivered = 4}};
-    struct store_chat c = {.last_pos = 70, .head = 4, .open = true, .key_version = 1};
+    struct store_chat_device devices[2] = {{.device = {{1}},
+                                            .last_dseq = 9,
+                                            .answer_count = 2,
+                                            .answer_newest = 1,
+                                            .answers = {{7, 2}, {9, 4}}},
+                                           {.device = {{2}}, .member = 1, .delivered = 4}};
+    struct store_chat_index tail[4] = {{10, 1}, {20, 2}, {30, 2}, {70, 3}};
+    struct store_chat c = {.last_pos = 70,
+                           .head = 4,
+                           .open = true,
+                           .key_version = 1,
+                           .tail_first = 1,
+                           .tail = tail,
+                           .tail_count = 4};
     c.members[0] = (struct store_chat_member){.user = {{3}}, .sent = 3, .read_audit = true};
     c.members[1] = (struct store_chat_member){.user = {{4}}, .sent = 1, .unread_count = 1};
     c.devices = devices;
     c.device_count = 2;
     store_chat_write(b, &c);
+}
+
+static void
+write_block(cq_buf_t *b)
+{
+    struct store_chat_index tail[STORE_CHAT_BLOCK];
+    for (uint64_t i = 0; i < STORE_CHAT_BLOCK; i++) {
+        tail[i] = (struct store_chat_index){1 + i * i * 100, 1 + i / 2};
+    }
+    struct store_chat c = {.tail_first = 1, .tail = tail, .tail_count = STORE_CHAT_BLOCK};
+    store_chat_write_block(b, &c, 1);
 }
 
 static void
@@ -75,7 +96,6 @@ write_key(cq_buf_t *b)
 int
 main(int argc, char **argv)
 {
-    static const struct store_chat_index index = {5, 3};
     static const uint8_t secret_key[64] = {1};
     struct store_friend f = {.last_pos = 3,
                              .relation = CQ_RELATION_FRIENDS,
@@ -94,7 +114,7 @@ main(int argc, char **argv)
     folder = argv[1];
     write_chat(&b);
     write_seeds(0, &b);
-    store_chat_write_index(&b, &index);
+    write_block(&b);
     write_seeds(1, &b);
     store_friend_write(&b, &f);
     write_seeds(2, &b);

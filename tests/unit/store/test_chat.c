@@ -256,7 +256,9 @@ row_survives_a_round_trip(void **state)
     store_chat_write(&again, &copy);
     assert_int_equal(row.size, again.size);
     assert_memory_equal(row.data, again.data, row.size);
-    assert_int_equal(copy.tail_first, 41);
+    assert_int_equal(copy.tail_first, 33);
+    assert_int_equal(copy.tail_count, 8);
+    assert_memory_equal(copy.tail, c->tail + 32, 8 * sizeof *copy.tail);
     store_chat_fini(&copy);
     /* Damaged rows are found, not believed. */
     for (size_t cut = 0; cut < row.size; cut++) {
@@ -264,6 +266,44 @@ row_survives_a_round_trip(void **state)
         assert_int_equal(store_chat_read((struct cq_view){row.data, cut}, &copy), -CQ_E_CORRUPT);
         store_chat_fini(&copy);
     }
+    cq_buf_free(&row);
+    cq_buf_free(&again);
+}
+
+static void
+blocks_survive_a_round_trip(void **state)
+{
+    struct store_chat *c = *state;
+    struct store_chat_block block;
+    cq_buf_t row = {0};
+    uint64_t pos = 1;
+    for (uint64_t i = 1; i <= 3 * STORE_CHAT_BLOCK + 1; i++) {
+        pos += 1 + i * i * i; /* differences of one to three bytes */
+        assert_int_equal(say(c, pos, i % 3 != 0, i, i), 0);
+    }
+    for (uint64_t first = 1; first <= 2 * STORE_CHAT_BLOCK + 1; first += STORE_CHAT_BLOCK) {
+        cq_buf_clear(&row);
+        store_chat_write_block(&row, c, first);
+        assert_int_equal(store_chat_read_block((struct cq_view){row.data, row.size}, &block), 0);
+        for (unsigned i = 0; i < STORE_CHAT_BLOCK; i++) {
+            struct store_chat_index kept;
+            struct store_chat_index read = store_chat_block_entry(&block, i);
+            assert_true(store_chat_tail(c, first + i, &kept));
+            assert_int_equal(read.pos, kept.pos);
+            assert_int_equal(read.rank, kept.rank);
+        }
+        for (size_t cut = 0; cut < row.size; cut++) {
+            assert_int_equal(store_chat_read_block((struct cq_view){row.data, cut}, &block),
+                             -CQ_E_CORRUPT);
+        }
+    }
+    /* What follows a trimmed block has the same row as before. */
+    cq_buf_t again = {0};
+    store_chat_trim(c, 2 * STORE_CHAT_BLOCK + 5);
+    assert_int_equal(c->tail_first, 2 * STORE_CHAT_BLOCK + 1);
+    store_chat_write_block(&again, c, c->tail_first);
+    assert_int_equal(row.size, again.size);
+    assert_memory_equal(row.data, again.data, row.size);
     cq_buf_free(&row);
     cq_buf_free(&again);
 }
@@ -335,6 +375,7 @@ main(void)
         TEST(unread_counts_other_peoples_messages),
         TEST(replay_adds_nothing_twice),
         TEST(row_survives_a_round_trip),
+        TEST(blocks_survive_a_round_trip),
         TEST(devices_are_bounded),
         TEST(reading_says_that_the_device_holds_it),
     };

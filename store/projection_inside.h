@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Inside the projection: what projection.c (chats in memory) and projection_round.c (write-behind)
+ * share.
+ */
+#ifndef STORE_PROJECTION_INSIDE_H
+#define STORE_PROJECTION_INSIDE_H
+
+#include "store/projection.h"
+
+struct store_entry {
+    struct store_entry *chained; /* hash chain */
+    uint64_t batch; /* number of the batch that writes the rows last; clean ones go only when it is
+                       durable */
+    uint32_t slot;  /* place in the list of all entries */
+    bool dirty;
+    bool used; /* since the hand of the eviction came by */
+    bool unread_on_disk[STORE_CHAT_MEMBERS], read_on_disk[STORE_CHAT_MEMBERS]; /* rows to delete */
+    struct store_chat chat;
+};
+
+/* Sorted by order (the first bytes of the id, big-endian), then by id. */
+struct store_dirty {
+    uint64_t order;
+    struct store_entry *entry;
+};
+
+/* The dirty chats of one partition, in no order. */
+struct store_dirty_list {
+    struct store_dirty *list;
+    size_t count, room;
+};
+
+struct store_projection {
+    struct store_projection_cfg cfg;
+    struct store_entry **buckets;
+    size_t bucket_count; /* a power of two */
+    struct store_entry **entries;
+    size_t count, room, hand;
+    size_t dirty_count;
+    uint64_t committed; /* number of the last durable batch */
+    struct store_dirty_list dirty[CQ_PARTITION_COUNT];
+    /* The round under way: partitions in order, the one at `partition` from `visit`. */
+    bool in_round;
+    size_t partition;
+    struct store_dirty_list visit;
+    size_t visit_next;
+    size_t round_size; /* dirty chats when it began */
+    size_t round_left; /* dirty chats that it has not come to yet */
+    uint64_t round_pos;
+};
+
+static inline struct store_entry *
+store_entry_of(struct store_chat *c)
+{
+    return (struct store_entry *)(void *)((char *)c - offsetof(struct store_entry, chat));
+}
+
+#endif
