@@ -23,6 +23,7 @@ struct bench_system {
 
 /* Each takes argv behind the benchmark's name and returns the exit code. */
 int bench_chat_run(int argc, char **argv);
+int bench_flap_run(int argc, char **argv);
 int bench_idle_run(int argc, char **argv);
 int bench_login_run(int argc, char **argv);
 

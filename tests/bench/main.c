@@ -14,6 +14,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } benches[] = {
     {"chat", bench_chat_run},
+    {"flap", bench_flap_run},
     {"idle", bench_idle_run},
     {"login", bench_login_run},
 };
@@ -28,6 +29,7 @@ main(int argc, char **argv)
             return benches[i].run(argc - 1, argv + 1);
         }
     }
-    (void)fprintf(stderr, "usage: chasqui-bench chat|idle|login --data DIR --port P [options]\n");
+    (void)fprintf(stderr,
+                  "usage: chasqui-bench chat|flap|idle|login --data DIR --port P [options]\n");
     return 2;
 }

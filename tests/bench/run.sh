@@ -12,6 +12,7 @@ usage() {
 usage: tests/bench/run.sh NAME [options]
   chat   pairs who talk; closed loop: --pairs 100 --window 8 --bytes 200 --seconds 10 [--no-receipts] [--silent-acks]
          open loop: --rate 500 (messages per second in total), latency counted from when each was due
+  flap   half of the users lose their connections at once and come back, while others chat: --users 20000 --friends 50 --seconds 10
   idle   what sessions cost that say nothing: --sessions 2000 --seconds 25
   login  RESUME and SYNC at once: --sessions 2000 --in-flight 200
   store  the store alone, no bus: --messages 1000000 --chats 100000 --batch 1024 --bytes 200 [--zipf]
@@ -67,10 +68,29 @@ start_system() {
         --port "$PORT" >&2 || die "the system does not start"
 }
 
+# seed_people OPTIONS...: takes --users and --friends for itself and leaves the others in REST.
+seed_people() {
+    local seed=(--users 20000 --friends 50)
+    REST=()
+    while (($#)); do
+        case $1 in
+            --users | --friends | --devices)
+                seed+=("$1" "${2:?a number}")
+                shift 2
+                ;;
+            *)
+                REST+=("$1")
+                shift
+                ;;
+        esac
+    done
+    "$BIN/chasqui-bench-seed" --data "$SCRATCH/data" --out "$SCRATCH/people" "${seed[@]}"
+}
+
 main() {
     local name=${1:-}
     case $name in
-        chat | idle | login | store) shift ;;
+        chat | flap | idle | login | store) shift ;;
         '')
             usage
             exit 0
@@ -96,6 +116,10 @@ main() {
     if [[ $name == chat ]]; then
         # What one commit costs on this disk right now: the condition that latency is compared with.
         "$BIN/chasqui-bench-store" --data "$SCRATCH/probe" --probe --messages 400 --chats 1 --batch 1
+    fi
+    if [[ $name == flap ]]; then
+        seed_people "$@"
+        set -- "${REST[@]}" --seed "$SCRATCH/people"
     fi
     start_system
     if [[ -n ${CHASQUI_BENCH_HOOK:-} ]]; then
