@@ -7,7 +7,7 @@ set -euo pipefail
 RUN_PACKAGES=(
     gcc libc6-dev cmake ninja-build pkg-config
     libczmq-dev libzmq3-dev libuv1-dev libsodium-dev libmsgpack-dev liblmdb-dev libhiredis-dev
-    libwebsockets-dev libwebsockets-evlib-uv libsqlite3-dev
+    libwebsockets-dev libwebsockets-evlib-uv libsqlite3-dev libssl-dev
     redis-server
 )
 TEST_PACKAGES=(

@@ -8,6 +8,8 @@
 #include "common/wire/limits.h"
 #include "common/wire/name.h"
 
+#include "edge/ip.h"
+
 #define TEXT_OF(v) #v
 #define TEXT(v)    TEXT_OF(v)
 #define AT(field)  offsetof(struct edge_config, field)
@@ -20,6 +22,15 @@ const struct cq_config_item edge_config_items[] = {
      "address to listen on"},
     {"listen-port", CQ_CONFIG_UINT, AT(listen_port), "8080", 0, 65535, "",
      "port to listen on, 0: any free one"},
+    {"tls-certificate", CQ_CONFIG_STR, AT(tls_certificate), "", 0, 1024, "",
+     "PEM file of the certificate and its chain; empty: plain text"},
+    {"tls-key", CQ_CONFIG_STR, AT(tls_key), "", 0, 1024, "", "PEM file of the certificate's key"},
+    {"tls-check-interval-ms", CQ_CONFIG_UINT, AT(tls_check_interval_ms), "10000", 20, 86400000,
+     "ms", "how often is looked whether these files have changed (SIGHUP: at once)"},
+    {"plain-text-anywhere", CQ_CONFIG_BOOL, AT(plain_text_anywhere), "false", 0, 0, "",
+     "serve without TLS on addresses that other machines reach"},
+    {"proxy-from", CQ_CONFIG_STR, AT(proxy_from), "", 0, 4096, "",
+     "addresses and networks whose connections must begin with a PROXY header (comma list)"},
     {"peers", CQ_CONFIG_STR, AT(peers), "", 0, 4096, "",
      "URLs of the other edges, told to clients when this one closes (comma list)"},
     {"origins", CQ_CONFIG_STR, AT(origins), "", 0, 4096, "",
@@ -28,10 +39,13 @@ const struct cq_config_item edge_config_items[] = {
      "silence after which either side says something"},
     {"heartbeat-limit-ms", CQ_CONFIG_UINT, AT(heartbeat_limit_ms), "60000", 100, 7200000, "ms",
      "silence after which a peer counts as dead"},
+    {"handshake-timeout-ms", CQ_CONFIG_UINT, AT(handshake_timeout_ms), "10000", 100, 600000, "ms",
+     "time for a PROXY header, TLS and the whole of a request together"},
     {"auth-timeout-ms", CQ_CONFIG_UINT, AT(auth_timeout_ms), "10000", 100, 600000, "ms",
-     "time to shake hands, and then to log in"},
-    {"session-max", CQ_CONFIG_UINT, AT(session_max), "100000", 1, 1000000, "",
-     "connections at most"},
+     "time to log in"},
+    {"session-max", CQ_CONFIG_UINT, AT(session_max), "100000", 1, 1000000, "", "sessions at most"},
+    {"address-connections-max", CQ_CONFIG_UINT, AT(address_connections_max), "20000", 0, 1000000,
+     "", "connections of one address (of an IPv6 /64) at most; 0: any number"},
     {"session-queue-max-bytes", CQ_CONFIG_UINT, AT(session_queue_max_bytes), "1048576", 4096,
      67108864, "bytes", "output waiting for one client"},
     {"session-requests-max", CQ_CONFIG_UINT, AT(session_requests_max), "64", 1, 4096, "",
@@ -80,6 +94,36 @@ refuse(const char *sentence)
     return -CQ_E_CONFIG;
 }
 
+static bool
+is_loopback(const char *address)
+{
+    struct edge_ip ip;
+    return edge_ip_parse(address, strlen(address), &ip) && edge_ip_is_loopback(&ip);
+}
+
+static int
+check_network(const struct edge_config *cfg)
+{
+    const char *bad;
+    size_t bad_n;
+    if (!cfg->tls_certificate[0] != !cfg->tls_key[0]) {
+        return refuse("tls-certificate, tls-key: one needs the other");
+    }
+    if (!cfg->tls_certificate[0] && !cfg->plain_text_anywhere &&
+        !is_loopback(cfg->listen_address)) {
+        return refuse(
+            "listen-address: other machines reach it, and passwords would travel in plain "
+            "text: give tls-certificate and tls-key, or say plain-text-anywhere true if "
+            "something in front of this edge does TLS");
+    }
+    edge_ip_list_t *proxies = edge_ip_list_new(cfg->proxy_from, &bad, &bad_n);
+    if (!proxies) {
+        return refuse("proxy-from: not a list of addresses and networks like 10.0.0.7, fd00::/8");
+    }
+    edge_ip_list_destroy(&proxies);
+    return 0;
+}
+
 int
 edge_config_check(const struct edge_config *cfg)
 {
@@ -88,6 +132,10 @@ edge_config_check(const struct edge_config *cfg)
     }
     if (cq_log_level_by_name(cfg->log_level) < 0) {
         return refuse("log-level: must be debug, info, warn or error");
+    }
+    int rc = check_network(cfg);
+    if (rc) {
+        return rc;
     }
     if (cfg->heartbeat_limit_ms <= cfg->heartbeat_interval_ms) {
         return refuse("heartbeat-limit-ms: must be greater than heartbeat-interval-ms");

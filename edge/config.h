@@ -4,6 +4,7 @@
 #ifndef EDGE_CONFIG_H
 #define EDGE_CONFIG_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "common/rt/config.h"
@@ -16,11 +17,18 @@ struct edge_config {
     char *listen_address;
     uint64_t listen_port;
     char *peers;
+    char *tls_certificate;
+    char *tls_key;
+    uint64_t tls_check_interval_ms;
+    bool plain_text_anywhere;
+    char *proxy_from;
     char *origins;
     uint64_t heartbeat_interval_ms;
     uint64_t heartbeat_limit_ms;
+    uint64_t handshake_timeout_ms;
     uint64_t auth_timeout_ms;
     uint64_t session_max;
+    uint64_t address_connections_max;
     uint64_t session_queue_max_bytes;
     uint64_t session_requests_max;
     uint64_t frame_max_bytes;

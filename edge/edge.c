@@ -97,7 +97,13 @@ edge_unready_reason(const edge_t *e)
     if (!e->store.is_known) {
         return "the store has not answered yet";
     }
-    return e->presence.name[0] ? NULL : "no presence";
+    if (!e->presence.name[0]) {
+        return "no presence";
+    }
+    if (!edge_ws_descriptors_free(e)) {
+        return "no file descriptors left";
+    }
+    return e->sessions.count < e->cfg->session_max ? NULL : "full";
 }
 
 static void

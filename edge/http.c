@@ -1,18 +1,9 @@
 /* SPDX-License-Identifier: MPL-2.0
  * The little HTTP an edge speaks: is it alive, is it ready, what is it.
  */
-#include <assert.h>
-#include <libwebsockets.h>
 #include <stdio.h>
-#include <string.h>
 
 #include "edge/ws.h"
-
-enum {
-    PATH_MAX_BYTES = 128,
-    HEADERS_MAX = 1024,
-    BODY_MAX = 4096
-};
 
 static const char page[] =
     "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
@@ -43,105 +34,77 @@ static const char page[] =
     "next post and handed it over "
     "whole.</small></p></main></body></html>\n";
 
-struct response {
-    unsigned status;
-    const char *type;
-    const char *body;
-    size_t n;
-};
+static const char policy[] =
+    "content-security-policy: default-src 'none'; style-src 'unsafe-inline'\r\n";
 
-static int
-respond(struct lws *wsi, const struct response *r)
+static void
+reply(edge_conn_t *c, unsigned status, const char *type, const char *body, size_t n)
 {
-    static const char policy[] = "default-src 'none'; style-src 'unsafe-inline'";
-    uint8_t headers[LWS_PRE + HEADERS_MAX];
-    uint8_t *start = headers + LWS_PRE;
-    uint8_t *p = start;
-    uint8_t *end = headers + sizeof headers - 1;
-    if (lws_add_http_common_headers(wsi, r->status, r->type, r->n, &p, end) ||
-        lws_add_http_header_by_name(
-            wsi, (const uint8_t *)"cache-control:", (const uint8_t *)"no-store", 8, &p, end) ||
-        lws_add_http_header_by_name(wsi, (const uint8_t *)"x-content-type-options:",
-                                    (const uint8_t *)"nosniff", 7, &p, end) ||
-        lws_add_http_header_by_name(wsi, (const uint8_t *)"content-security-policy:",
-                                    (const uint8_t *)policy, sizeof policy - 1, &p, end) ||
-        lws_finalize_write_http_header(wsi, start, &p, end)) {
-        return -1;
-    }
-    uint8_t body[LWS_PRE + BODY_MAX];
-    memcpy(body + LWS_PRE, r->body, r->n);
-    if (lws_write(wsi, body + LWS_PRE, r->n, LWS_WRITE_HTTP_FINAL) != (int)r->n) {
-        return -1;
-    }
-    return 0;
+    struct edge_net_reply r = {
+        .status = status, .type = type, .headers = policy, .body = body, .n = n};
+    edge_net_reply(c, &r);
 }
 
-static int
-respond_and_complete(struct lws *wsi, const struct response *r)
-{
-    return respond(wsi, r) || lws_http_transaction_completed(wsi) ? -1 : 0;
-}
-
-int
-edge_http_refuse(struct lws *wsi, unsigned status, const char *text)
-{
-    char body[160];
-    int n = snprintf(body, sizeof body, "%s\n", text);
-    struct response r = {status, "text/plain", body, (size_t)n};
-    return respond(wsi, &r);
-}
-
-static int
-serve_page(edge_t *e, struct lws *wsi)
+static void
+serve_page(edge_t *e, edge_conn_t *c)
 {
     (void)e;
-    static_assert(sizeof page <= BODY_MAX, "the page fits one write");
-    struct response r = {HTTP_STATUS_OK, "text/html; charset=utf-8", page, sizeof page - 1};
-    return respond_and_complete(wsi, &r);
+    reply(c, 200, "text/html; charset=utf-8", page, sizeof page - 1);
 }
 
-static int
-serve_health(edge_t *e, struct lws *wsi)
+static void
+serve_health(edge_t *e, edge_conn_t *c)
 {
     (void)e;
-    struct response r = {HTTP_STATUS_OK, "text/plain", "ok\n", 3};
-    return respond_and_complete(wsi, &r);
+    reply(c, 200, "text/plain", "ok\n", 3);
 }
 
-static int
-serve_ready(edge_t *e, struct lws *wsi)
+static void
+serve_ready(edge_t *e, edge_conn_t *c)
 {
     const char *reason = edge_unready_reason(e);
     char body[160];
     int n = reason ? snprintf(body, sizeof body, "{\"ready\":false,\"reason\":\"%s\"}\n", reason)
                    : snprintf(body, sizeof body, "{\"ready\":true}\n");
-    struct response r = {reason ? HTTP_STATUS_SERVICE_UNAVAILABLE : HTTP_STATUS_OK,
-                         "application/json", body, (size_t)n};
-    return respond_and_complete(wsi, &r);
+    reply(c, reason ? 503 : 200, "application/json", body, (size_t)n);
+}
+
+static void
+serve_no_upgrade(edge_t *e, edge_conn_t *c)
+{
+    (void)e;
+    static const char text[] = "this is a WebSocket: ask for an upgrade\n";
+    struct edge_net_reply r = {.status = 426,
+                               .headers = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+                               .body = text,
+                               .n = sizeof text - 1};
+    edge_net_reply(c, &r);
 }
 
 static const struct {
     const char *path;
-    int (*fn)(edge_t *e, struct lws *wsi);
+    void (*fn)(edge_t *e, edge_conn_t *c);
 } routes[] = {
     {"/", serve_page},
     {"/healthz", serve_health},
     {"/readyz", serve_ready},
+    {"/ws", serve_no_upgrade},
 };
 
-int
-edge_http_serve(edge_t *e, struct lws *wsi)
+void
+edge_http_serve(edge_t *e, edge_conn_t *c, const struct edge_head *head)
 {
-    char path[PATH_MAX_BYTES];
-    if (lws_hdr_copy(wsi, path, sizeof path, WSI_TOKEN_GET_URI) > 0) {
-        for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-            if (strcmp(path, routes[i].path) == 0) {
-                return routes[i].fn(e, wsi);
-            }
+    if (!edge_head_is(head->method, "GET") && !edge_head_is(head->method, "HEAD")) {
+        struct edge_net_reply r = {
+            .status = 405, .headers = "allow: GET, HEAD\r\n", .body = "GET only\n", .n = 9};
+        edge_net_reply(c, &r);
+        return;
+    }
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        if (edge_head_is(head->path, routes[i].path)) {
+            routes[i].fn(e, c);
+            return;
         }
     }
-    bool is_get = lws_hdr_total_length(wsi, WSI_TOKEN_GET_URI) > 0;
-    struct response r = {is_get ? HTTP_STATUS_NOT_FOUND : HTTP_STATUS_METHOD_NOT_ALLOWED,
-                         "text/plain", "not found\n", 10};
-    return respond_and_complete(wsi, &r);
+    reply(c, 404, "text/plain", "not found\n", 10);
 }

@@ -5,6 +5,8 @@
 
 #include "common/rt/metric.h"
 
+#include "edge/net.h"
+
 static struct edge_metrics metrics;
 
 static const struct cq_metric table[] = {
@@ -12,6 +14,14 @@ static const struct cq_metric table[] = {
     {"chasqui_edge_" #field, doc, CQ_METRIC_##type, &metrics.field},
     EDGE_METRICS(EDGE_METRIC)
 #undef EDGE_METRIC
+};
+
+static struct edge_net_stats net;
+
+static const struct cq_metric net_table[] = {
+#define EDGE_NET_STAT(field, type, doc) {"chasqui_edge_" #field, doc, CQ_METRIC_##type, &net.field},
+    EDGE_NET_STATS(EDGE_NET_STAT)
+#undef EDGE_NET_STAT
 };
 
 static const struct cq_metric ops[] = {
@@ -30,8 +40,15 @@ edge_metrics_get(void)
     static bool is_registered;
     if (!is_registered) {
         cq_metric_register(table, sizeof table / sizeof table[0]);
+        cq_metric_register(net_table, sizeof net_table / sizeof net_table[0]);
         cq_metric_register(ops, sizeof ops / sizeof ops[0]);
         is_registered = true;
     }
     return &metrics;
+}
+
+struct edge_net_stats *
+edge_metrics_net(void)
+{
+    return &net;
 }

@@ -6,43 +6,40 @@
 
 #include <stdint.h>
 
-#define EDGE_METRICS(X)                                                                     \
-    X(sessions, GAUGE, "connections open")                                                  \
-    X(sessions_ready, GAUGE, "sessions logged in")                                          \
-    X(sessions_lagging, GAUGE, "sessions whose pushes are dropped until they drain")        \
-    X(sessions_paused, GAUGE, "sessions that are not read from for backpressure")           \
-    X(queued_bytes, GAUGE, "output waiting for clients")                                    \
-    X(input_bytes, GAUGE, "parts of messages and operations held back")                     \
-    X(calls_in_flight, GAUGE, "client requests waiting for store or presence")              \
-    X(accepted_total, COUNTER, "connections accepted")                                      \
-    X(refused_fds_total, COUNTER, "connections refused: file descriptors")                  \
-    X(refused_rate_total, COUNTER, "connections refused: rate per address")                 \
-    X(refused_handshake_total, COUNTER, "WebSocket handshakes refused")                     \
-    X(refused_full_total, COUNTER, "WebSocket handshakes refused: session-max")             \
-    X(frames_in_total, COUNTER, "WebSocket messages received")                              \
-    X(frames_out_total, COUNTER, "WebSocket messages sent")                                 \
-    X(bytes_in_total, COUNTER, "payload bytes received")                                    \
-    X(bytes_out_total, COUNTER, "payload bytes sent")                                       \
-    X(partial_writes_total, COUNTER, "writes that the socket took only in part")            \
-    X(ops_total, COUNTER, "operations received")                                            \
-    X(ops_refused_total, COUNTER, "operations refused by the gate")                         \
-    X(ops_rate_limited_total, COUNTER, "operations refused by a rate limit")                \
-    X(answers_ok_total, COUNTER, "operations answered OK")                                  \
-    X(answers_err_total, COUNTER, "operations answered with an error")                      \
-    X(pushes_total, COUNTER, "pushes queued")                                               \
-    X(pushes_dropped_total, COUNTER, "durable pushes dropped: the session is told to sync") \
-    X(ephemeral_dropped_total, COUNTER, "ephemeral pushes dropped")                         \
-    X(delivers_total, COUNTER, "DELIVER items from presence")                               \
-    X(logins_total, COUNTER, "password logins and sign-ups that succeeded")                 \
-    X(resumes_total, COUNTER, "token logins that succeeded")                                \
-    X(auth_failed_total, COUNTER, "logins of any kind that failed")                         \
-    X(auth_timeout_total, COUNTER, "connections closed: no login in time")                  \
-    X(heartbeat_lost_total, COUNTER, "connections closed: nothing heard")                   \
-    X(stuck_total, COUNTER, "connections closed: output not taken")                         \
-    X(protocol_errors_total, COUNTER, "connections closed: bad frame, text, too large")     \
-    X(revoked_total, COUNTER, "sessions closed: device revoked")                            \
-    X(sync_now_total, COUNTER, "SYNC_NOW pushed")                                           \
-    X(pings_total, COUNTER, "WebSocket Pings sent")                                         \
+#define EDGE_METRICS(X)                                                                      \
+    X(sessions, GAUGE, "connections open")                                                   \
+    X(sessions_ready, GAUGE, "sessions logged in")                                           \
+    X(sessions_lagging, GAUGE, "sessions whose pushes are dropped until they drain")         \
+    X(sessions_paused, GAUGE, "sessions that are not read from for backpressure")            \
+    X(queued_bytes, GAUGE, "output waiting for clients")                                     \
+    X(input_bytes, GAUGE, "parts of messages and operations held back")                      \
+    X(refused_sessions_total, COUNTER, "WebSocket handshakes refused: session-max, closing") \
+    X(tls_reloads_total, COUNTER, "certificates loaded again")                               \
+    X(tls_reload_failed_total, COUNTER, "certificates not loaded again: not usable")         \
+    X(calls_in_flight, GAUGE, "client requests waiting for store or presence")               \
+    X(frames_in_total, COUNTER, "WebSocket messages received")                               \
+    X(frames_out_total, COUNTER, "WebSocket messages sent")                                  \
+    X(bytes_in_total, COUNTER, "payload bytes received")                                     \
+    X(bytes_out_total, COUNTER, "payload bytes sent")                                        \
+    X(ops_total, COUNTER, "operations received")                                             \
+    X(ops_refused_total, COUNTER, "operations refused by the gate")                          \
+    X(ops_rate_limited_total, COUNTER, "operations refused by a rate limit")                 \
+    X(answers_ok_total, COUNTER, "operations answered OK")                                   \
+    X(answers_err_total, COUNTER, "operations answered with an error")                       \
+    X(pushes_total, COUNTER, "pushes queued")                                                \
+    X(pushes_dropped_total, COUNTER, "durable pushes dropped: the session is told to sync")  \
+    X(ephemeral_dropped_total, COUNTER, "ephemeral pushes dropped")                          \
+    X(delivers_total, COUNTER, "DELIVER items from presence")                                \
+    X(logins_total, COUNTER, "password logins and sign-ups that succeeded")                  \
+    X(resumes_total, COUNTER, "token logins that succeeded")                                 \
+    X(auth_failed_total, COUNTER, "logins of any kind that failed")                          \
+    X(auth_timeout_total, COUNTER, "connections closed: no login in time")                   \
+    X(heartbeat_lost_total, COUNTER, "connections closed: nothing heard")                    \
+    X(stuck_total, COUNTER, "connections closed: output not taken")                          \
+    X(protocol_errors_total, COUNTER, "connections closed: bad frame, text, too large")      \
+    X(revoked_total, COUNTER, "sessions closed: device revoked")                             \
+    X(sync_now_total, COUNTER, "SYNC_NOW pushed")                                            \
+    X(pings_total, COUNTER, "WebSocket Pings sent")                                          \
     X(announces_total, COUNTER, "times all sessions were announced to a presence")
 
 struct edge_metrics {
@@ -52,6 +49,9 @@ struct edge_metrics {
 #undef EDGE_METRIC
 };
 
+struct edge_net_stats;
+/* Those of the connection layer, registered with the rest. */
+struct edge_net_stats *edge_metrics_net(void);
 /* The process's one set; registers it once. */
 struct edge_metrics *edge_metrics_get(void);
 

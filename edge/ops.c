@@ -282,12 +282,7 @@ edge_ops_resume(edge_t *e, edge_session_t *s)
         in->held_start = (size_t)(r.p - in->held.data);
     }
     if (in && !in->held_count) {
-        cq_buf_free(&in->held);
-        in->held_start = 0;
-        edge_session_input_count(s);
-        if (!in->message.size) {
-            edge_session_input_drop(s);
-        }
+        edge_session_input_drop(s);
     }
     if (!is_blocked(e, s)) {
         set_paused(e, s, false);

@@ -230,7 +230,6 @@ edge_session_input_drop(edge_session_t *s)
 {
     if (s->input) {
         s->memory->input_bytes -= s->input->counted;
-        cq_buf_free(&s->input->message);
         cq_buf_free(&s->input->held);
         free(s->input);
         s->input = NULL;
@@ -241,7 +240,7 @@ void
 edge_session_input_count(edge_session_t *s)
 {
     if (s->input) {
-        size_t bytes = s->input->message.room + s->input->held.room;
+        size_t bytes = s->input->held.room;
         s->memory->input_bytes += bytes - s->input->counted;
         s->input->counted = bytes;
     }

@@ -43,7 +43,6 @@ struct edge_memory {
 /* Input that had to wait; only while there is some. */
 struct edge_input {
     size_t counted;    /* bytes of it in edge_memory */
-    cq_buf_t message;  /* fragments of the message that is coming in */
     cq_buf_t held;     /* operations that wait until the session may go on, one after the other */
     size_t held_start; /* bytes of `held` done */
     size_t held_count; /* operations left */
@@ -51,7 +50,7 @@ struct edge_input {
 
 typedef struct edge_session {
     uint64_t number;
-    struct lws *wsi; /* NULL once the connection is gone */
+    struct edge_conn *conn; /* NULL once the connection is gone */
     struct edge_session *hash_next;
     struct edge_session *prev, *next; /* all sessions, oldest first */
     struct edge_session *dirty_next,
@@ -71,7 +70,6 @@ typedef struct edge_session {
     bool is_paused : 1; /* we stopped reading from it */
     bool wants_ping : 1;
     bool is_logging_out : 1;
-    bool is_close_sent : 1;
     bool is_leaving : 1; /* drain: no more of its operations are begun */
 } edge_session_t;
 

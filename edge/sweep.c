@@ -96,7 +96,7 @@ visit(edge_t *e, edge_session_t *s, uint64_t now)
         edge_close(e, s, EDGE_CLOSE_NO_LOGIN);
         return;
     }
-    if (!edge_outq_is_empty(&s->out) && now - s->sent_mono_ms >= 2 * e->cfg->heartbeat_limit_ms) {
+    if (edge_ws_is_waiting(s) && now - s->sent_mono_ms >= 2 * e->cfg->heartbeat_limit_ms) {
         end_stuck(e, s);
         return;
     }

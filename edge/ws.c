@@ -1,26 +1,13 @@
 /* SPDX-License-Identifier: MPL-2.0
- * libwebsockets on libuv. What its use costs is decided here:
- *  - a frame is written at once when nothing is queued and lws holds back nothing of an earlier
- * one; else on WRITEABLE. Never twice on a partial write;
- *  - tx_packet_size is set: without it lws hands the socket pieces of rx_buffer_size bytes and
- * buffers the rest;
- *  - rx_buffer_size is small, as every connection has one; frames beyond it come in pieces and are
- * put together here;
- * *  - lws' own "validity" timers are off (see lws_validity_confirmed below); ours: sweep.c;
- *  - the close frame is written here and the peer's answer awaited, as lws 4.1 on libuv, in
- * Debian's build, closes twice in one go and with that drops the close frame that it has promised
- * to send.
+ * A session has a connection as long as the connection can be written to. What a turn produced for
+ * a session leaves as one frame and one write; if the socket does not take it all, the rest of the
+ * queue waits in outq.c, by its policies, until it has.
  */
 #include "edge/ws.h"
 
 #include <assert.h>
-#include <libwebsockets.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
-#include <uv.h>
+#include <string.h>
 
 #include "common/rt/check.h"
 #include "common/rt/log.h"
@@ -31,481 +18,329 @@
 #define SUBPROTOCOL "chasqui.v1"
 
 enum {
-    RX_BUFFER_BYTES = 512,
-    SERVICE_BUFFER_BYTES = 16384,
-    FD_HEADROOM = 64,      /* kept free for the bus, logs, timers */
-    FD_BESIDES = 256,      /* what the process needs besides sessions */
-    KEEPALIVE_S = 5,       /* idle HTTP connections */
-    HEADER_TEXT_MAX = 512, /* longest header we look at */
-    CLOSE_RUNS = 64,
-    LOG_PER_S = 10,
-    WRITE_CLOSE = 4, /* lws_write's kind for a close frame, not in its public list */
+    CONNECTIONS_BESIDES = 1024, /* that are no sessions: handshakes, HTTP, those that end */
+    HEADER_TEXT_MAX = 1024,     /* longest header field we look at */
+    BAD_REQUEST = 400,
+    FORBIDDEN = 403,
+    NOT_FOUND = 404,
+    UNAVAILABLE = 503,
 };
 
-static_assert(EDGE_OUTQ_HEADROOM >= LWS_PRE + 8, "room for the frame's header");
+static_assert(EDGE_OUTQ_HEADROOM >= EDGE_FRAME_OUT_HEADER_MAX + 5, "room for the frame's header");
 
 struct edge_ws {
     edge_t *edge;
-    struct lws_context *context; /* lws writes NULL when it is gone */
-    struct lws_protocols protocols[2];
-    lws_retry_bo_t validity;
-    rlim_t fd_max;
-    void *loops[1];
+    edge_tls_t *tls;
+    edge_net_t *net;
+    cq_timer_t *tls_timer; /* looks whether the certificate's files have changed */
 };
 
-/* Replaces lws' function of this name, which it calls for every handshake and Pong: it would put
- * the connection at the end of a sorted list of all connections, walking the whole list. 100,000
- * sessions would do nothing else. What it does it for, noticing dead peers, is done by sweep.c.
- * Where a linker does not let a program replace it, the policy below makes it harmless, not cheap.
- */
-void
-lws_validity_confirmed(struct lws *wsi)
-{
-    (void)wsi;
-}
+/* ---- who may connect ---- */
 
-typedef int ws_fn(edge_t *e, struct lws *wsi, void *user, void *in, size_t n);
-
-static uint64_t
-address_key(const struct sockaddr_storage *a)
-{
-    uint64_t key = 0;
-    if (a->ss_family == AF_INET) {
-        key = ((const struct sockaddr_in *)(const void *)a)->sin_addr.s_addr;
-    } else if (a->ss_family == AF_INET6) {
-        /* The upper half: one customer's network. */
-        memcpy(&key, ((const struct sockaddr_in6 *)(const void *)a)->sin6_addr.s6_addr, sizeof key);
-    }
-    return key;
-}
-
-static int
-on_accept(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
-{
-    (void)wsi, (void)n;
-    const struct lws_filter_network_conn_args *args = user;
-    /* The lowest free descriptor is taken: a high one means that few are left. */
-    if ((rlim_t)(lws_intptr_t)in + FD_HEADROOM >= e->ws->fd_max) {
-        e->metrics->refused_fds_total++;
-        return 1;
-    }
-    uint64_t key = args ? address_key(&args->cli_addr) : 0;
-    if (edge_limiter_take(e->limiter, EDGE_RATE_ACCEPT, key, cq_now_mono_us())) {
-        e->metrics->refused_rate_total++;
-        return 1;
-    }
-    e->metrics->accepted_total++;
-    return edge_drain_is_closed(e);
-}
-
-/* The header's text, empty if it is not there; false if it is too long for us. */
 static bool
-copy_header(struct lws *wsi, enum lws_token_indexes token, char out[HEADER_TEXT_MAX])
+on_accept(void *ctx, const struct edge_ip *ip)
 {
-    out[0] = '\0';
-    int length = lws_hdr_total_length(wsi, token);
-    return length == 0 ||
-           (length < HEADER_TEXT_MAX && lws_hdr_copy(wsi, out, HEADER_TEXT_MAX, token) >= 0);
+    edge_t *e = ctx;
+    return !edge_drain_is_closed(e) &&
+           !edge_limiter_take(e->limiter, EDGE_RATE_ACCEPT, edge_ip_key(ip), cq_now_mono_us());
+}
+
+static bool
+offers_protocol(const struct edge_head *h)
+{
+    for (size_t i = 0; i < h->field_count; i++) {
+        char list[HEADER_TEXT_MAX];
+        if (edge_head_is_caseless(h->fields[i].name, "sec-websocket-protocol") &&
+            edge_head_copy(h->fields[i].value, list, sizeof list) &&
+            edge_origin_list_has(list, SUBPROTOCOL)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 static unsigned
-judge_handshake(const edge_t *e, struct lws *wsi, const char *upgrade, const char **why)
+on_upgrade(void *ctx, edge_conn_t *c, const struct edge_head *h, struct edge_net_upgrade *answer)
 {
-    char path[HEADER_TEXT_MAX], protocols[HEADER_TEXT_MAX], origin[HEADER_TEXT_MAX],
-        host[HEADER_TEXT_MAX];
-    *why = "malformed handshake";
-    if (!upgrade || strcmp(upgrade, "websocket") != 0 ||
-        !copy_header(wsi, WSI_TOKEN_GET_URI, path) ||
-        !copy_header(wsi, WSI_TOKEN_PROTOCOL, protocols) ||
-        !copy_header(wsi, WSI_TOKEN_ORIGIN, origin) || !copy_header(wsi, WSI_TOKEN_HOST, host)) {
-        return HTTP_STATUS_BAD_REQUEST;
+    (void)c;
+    edge_t *e = ctx;
+    char origin[HEADER_TEXT_MAX], host[HEADER_TEXT_MAX];
+    answer->why = "WebSocket is at /ws";
+    if (!edge_head_is(h->path, "/ws")) {
+        return NOT_FOUND;
     }
-    *why = "WebSocket is at /ws";
-    if (strcmp(path, "/ws") != 0) {
-        return HTTP_STATUS_NOT_FOUND;
+    answer->why = "the subprotocol is " SUBPROTOCOL;
+    if (!offers_protocol(h)) {
+        return BAD_REQUEST;
     }
-    *why = "the subprotocol is " SUBPROTOCOL;
-    if (!edge_origin_list_has(protocols, SUBPROTOCOL)) {
-        return HTTP_STATUS_BAD_REQUEST;
+    answer->why = "this origin is not allowed";
+    if (!edge_head_copy(edge_head_field(h, "origin"), origin, sizeof origin) ||
+        !edge_head_copy(edge_head_field(h, "host"), host, sizeof host) ||
+        !edge_origin_ok(e->cfg->origins, origin, host)) {
+        return FORBIDDEN;
     }
-    *why = "this origin is not allowed";
-    if (!edge_origin_ok(e->cfg->origins, origin, host)) {
-        return HTTP_STATUS_FORBIDDEN;
+    answer->why = "this edge is full or closing";
+    if (edge_drain_is_closed(e) || e->sessions.count >= e->cfg->session_max) {
+        e->metrics->refused_sessions_total++;
+        return UNAVAILABLE;
     }
-    *why = "this edge is full or closing";
-    return edge_drain_is_closed(e) || e->sessions.count >= e->cfg->session_max
-               ? HTTP_STATUS_SERVICE_UNAVAILABLE
-               : 0;
-}
-
-static int
-on_upgrade(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
-{
-    (void)user, (void)n;
-    const char *why;
-    unsigned status = judge_handshake(e, wsi, in, &why);
-    if (!status) {
-        return 0;
-    }
-    if (status == HTTP_STATUS_SERVICE_UNAVAILABLE) {
-        e->metrics->refused_full_total++;
-    } else {
-        e->metrics->refused_handshake_total++;
-    }
-    CQ_LOG(DEBUG, "EDGE-HANDSHAKE-REFUSED", "status=%u", status);
-    return edge_http_refuse(wsi, status, why) < 0 ? -1 : 1;
-}
-
-static int
-on_open(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
-{
-    (void)user, (void)in, (void)n;
-    int fd = lws_get_socket_fd(wsi);
-    int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    struct sockaddr_storage peer = {0};
-    socklen_t size = sizeof peer;
-    (void)getpeername(fd, (struct sockaddr *)&peer, &size);
-    edge_session_t *s = edge_session_new(&e->sessions, cq_now_mono_ms());
-    s->wsi = wsi;
-    s->address = address_key(&peer);
-    lws_set_opaque_user_data(wsi, s);
-    e->metrics->sessions++;
-    return 0;
-}
-
-static int
-on_closed(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
-{
-    (void)user, (void)in, (void)n;
-    edge_session_t *s = lws_get_opaque_user_data(wsi);
-    if (s) {
-        lws_set_opaque_user_data(wsi, NULL);
-        s->wsi = NULL;
-        edge_gone(e, s);
-    }
+    answer->protocol = SUBPROTOCOL;
     return 0;
 }
 
 static void
-refuse(edge_t *e, edge_session_t *s, uint16_t code)
+on_open(void *ctx, edge_conn_t *c)
 {
-    e->metrics->protocol_errors_total++;
+    edge_t *e = ctx;
+    edge_session_t *s = edge_session_new(&e->sessions, cq_now_mono_ms());
+    s->conn = c;
+    s->address = edge_ip_key(edge_net_ip(c));
+    edge_net_set_user(c, s);
+    e->metrics->sessions++;
+    char ip[EDGE_IP_TEXT_MAX];
+    CQ_LOG(DEBUG, "EDGE-SESSION-OPEN", "session=%llu from=%s", (unsigned long long)s->number,
+           edge_ip_text(edge_net_ip(c), ip));
+}
+
+static void
+on_gone(void *ctx, edge_conn_t *c)
+{
+    edge_session_t *s = edge_net_user(c);
+    s->conn = NULL;
+    edge_gone(ctx, s);
+}
+
+/* ---- what comes in ---- */
+
+static void
+on_heard(void *ctx, edge_conn_t *c, size_t n)
+{
+    (void)n, (void)ctx;
+    edge_session_t *s = edge_net_user(c);
+    s->heard_mono_ms = cq_now_mono_ms();
+}
+
+static void
+on_message(void *ctx, edge_conn_t *c, struct cq_view data, bool is_text)
+{
+    (void)is_text; /* text is refused below us */
+    edge_t *e = ctx;
+    edge_session_t *s = edge_net_user(c);
+    if (s->state == EDGE_STATE_CLOSING) {
+        return;
+    }
+    e->metrics->frames_in_total++;
+    e->metrics->bytes_in_total += data.n;
+    edge_ops_message(e, s, data);
+}
+
+static void
+on_broken(void *ctx, edge_conn_t *c, uint16_t code)
+{
+    edge_t *e = ctx;
+    edge_session_t *s = edge_net_user(c);
     CQ_LOG(DEBUG, "EDGE-FRAME-REFUSED", "session=%llu code=%u", (unsigned long long)s->number,
            code);
     edge_close(e, s, code);
+    edge_session_dirty_add(&e->dirty, s);
 }
 
+/* Nobody reads what is still queued. */
 static void
-take_message(edge_t *e, edge_session_t *s)
+on_peer_close(void *ctx, edge_conn_t *c, uint16_t code)
 {
-    cq_buf_t message = s->input->message;
-    s->input->message = (cq_buf_t){0};
-    edge_session_input_count(s);
-    e->metrics->frames_in_total++;
-    edge_ops_message(e, s, (struct cq_view){message.data, message.size});
-    cq_buf_free(&message);
-    if (s->input && !s->input->held_count) {
-        edge_session_input_drop(s);
-    }
-}
-
-static int
-on_receive(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
-{
-    (void)user;
-    edge_session_t *s = lws_get_opaque_user_data(wsi);
-    if (!s || s->state == EDGE_STATE_CLOSING) {
-        return 0;
-    }
-    s->heard_mono_ms = cq_now_mono_ms();
-    e->metrics->bytes_in_total += n;
-    if (!lws_frame_is_binary(wsi)) {
-        refuse(e, s, EDGE_CLOSE_TEXT);
-        return 0;
-    }
-    size_t before = s->input ? s->input->message.size : 0;
-    size_t rest = lws_remaining_packet_payload(wsi);
-    if (rest > e->cfg->frame_max_bytes || before + n + rest > e->cfg->frame_max_bytes) {
-        refuse(e, s, EDGE_CLOSE_TOO_BIG);
-        return 0;
-    }
-    bool is_whole = !rest && lws_is_final_fragment(wsi);
-    if (is_whole && !before) {
-        e->metrics->frames_in_total++;
-        edge_ops_message(e, s, (struct cq_view){in, n});
-        return 0;
-    }
-    cq_buf_append(&edge_session_input(s)->message, in, n);
-    edge_session_input_count(s);
-    if (s->memory->input_bytes > e->cfg->input_total_max_bytes) {
-        refuse(e, s, EDGE_CLOSE_POLICY);
-        return 0;
-    }
-    if (is_whole) {
-        take_message(e, s);
-    }
-    return 0;
-}
-
-static int
-on_pong(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
-{
-    (void)e, (void)user, (void)in, (void)n;
-    edge_session_t *s = lws_get_opaque_user_data(wsi);
-    if (s) {
-        s->heard_mono_ms = cq_now_mono_ms();
-    }
-    return 0;
-}
-
-/* The peer closes, or answers our close. 0 lets lws answer it, otherwise the connection ends at
- * once. */
-static int
-on_peer_close(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
-{
-    (void)user, (void)in, (void)n;
-    edge_session_t *s = lws_get_opaque_user_data(wsi);
-    if (!s || s->is_close_sent) {
-        return -1;
-    }
-    edge_close(e, s, EDGE_CLOSE_NORMAL);
+    edge_t *e = ctx;
+    edge_session_t *s = edge_net_user(c);
+    edge_close(e, s, code);
     edge_outq_free(&s->out);
-    s->is_close_sent = true; /* lws sends it */
-    return 0;
+    s->close_code = code;
+    edge_session_dirty_add(&e->dirty, s);
 }
 
-/* One lws_write. False: the connection is broken. */
+/* ---- what goes out ---- */
+
 static bool
-write_once(edge_t *e, edge_session_t *s, uint8_t *p, size_t n, enum lws_write_protocol kind)
+write_ping(edge_session_t *s)
 {
-    if (lws_write(s->wsi, p, n, kind) < (int)n) {
-        return false;
-    }
-    s->sent_mono_ms = cq_now_mono_ms();
-    if (lws_partial_buffered(s->wsi)) {
-        e->metrics->partial_writes_total++;
-    }
-    return true;
+    uint8_t ping[EDGE_FRAME_OUT_HEADER_MAX];
+    s->wants_ping = false;
+    return edge_net_send(s->conn, EDGE_FRAME_PING, ping + sizeof ping, 0);
 }
 
-/* Writes at most one frame (and a ping), as the pipe is free. False: the connection is broken. */
+/* Writes until the socket has enough. False: the connection is broken. */
 static bool
-write_next(edge_t *e, edge_session_t *s)
+write_queue(edge_t *e, edge_session_t *s)
 {
-    if (s->wants_ping) {
-        /* Not empty: lws does not report the answer to an empty one. */
-        uint8_t ping[LWS_PRE + 1] = {[LWS_PRE] = '.'};
-        s->wants_ping = false;
-        if (!write_once(e, s, ping + LWS_PRE, 1, LWS_WRITE_PING)) {
-            return false;
-        }
-    }
     uint8_t *frame;
     size_t n;
-    if (!lws_partial_buffered(s->wsi) && edge_outq_front(&s->out, &frame, &n)) {
-        bool ok = write_once(e, s, frame, n, LWS_WRITE_BINARY);
+    bool ok = true;
+    while (ok && !edge_net_is_blocked(s->conn) && edge_outq_front(&s->out, &frame, &n)) {
+        ok = edge_net_send(s->conn, EDGE_FRAME_BINARY, frame, n);
         edge_outq_pop(&s->out);
+        s->sent_mono_ms = cq_now_mono_ms();
         e->metrics->frames_out_total++;
         e->metrics->bytes_out_total += n;
-        return ok;
     }
-    return true;
+    return ok;
 }
 
-/* The last frame of a closing session, once everything before it is out. */
-static bool
-write_close(edge_t *e, edge_session_t *s)
-{
-    bool is_due = s->state == EDGE_STATE_CLOSING && !s->is_close_sent &&
-                  edge_outq_is_empty(&s->out) && !lws_partial_buffered(s->wsi);
-    if (!is_due) {
-        return true;
-    }
-    s->is_close_sent = true;
-    uint8_t close[LWS_PRE + 2];
-    close[LWS_PRE] = (uint8_t)(s->close_code >> 8);
-    close[LWS_PRE + 1] = (uint8_t)s->close_code;
-    return write_once(e, s, close + LWS_PRE, 2, (enum lws_write_protocol)WRITE_CLOSE);
-}
-
-/* What follows when output has gone: the lagging are told to sync, the rest asks for its turn. */
+/* All is out: the lagging are told to sync. */
 static void
-after_write(edge_t *e, edge_session_t *s)
+after_drain(edge_t *e, edge_session_t *s)
 {
-    bool is_partial = lws_partial_buffered(s->wsi);
-    bool is_empty = edge_outq_is_empty(&s->out);
-    if (is_empty && !is_partial && s->out.is_lagging) {
+    if (s->out.is_lagging) {
         s->out.is_lagging = false;
         e->metrics->sessions_lagging--;
         edge_send_sync_now(e, s, NULL);
     }
-    /* lws asks by itself for what it holds back. */
-    bool wants_close = s->state == EDGE_STATE_CLOSING && !s->is_close_sent;
-    if (!is_empty || wants_close || s->out.is_lagging) {
-        lws_callback_on_writable(s->wsi);
-    }
-    edge_ops_resume(e, s);
 }
 
 void
 edge_ws_flush(edge_t *e, edge_session_t *s)
 {
-    if (!s->wsi || s->is_close_sent) {
+    if (!s->conn) {
         return;
     }
-    if (lws_partial_buffered(s->wsi)) {
-        lws_callback_on_writable(s->wsi);
+    bool ok = !s->wants_ping || edge_net_is_blocked(s->conn) || write_ping(s);
+    if (!ok || !write_queue(e, s)) {
+        edge_net_kill(s->conn);
         return;
     }
-    if (write_next(e, s) && write_close(e, s)) {
-        after_write(e, s);
-    } else {
-        edge_ws_kill(s);
+    bool is_drained = edge_outq_is_empty(&s->out) && !edge_net_is_blocked(s->conn);
+    if (is_drained) {
+        after_drain(e, s);
     }
+    if (s->state == EDGE_STATE_CLOSING && edge_outq_is_empty(&s->out)) {
+        edge_net_close(s->conn, s->close_code);
+        return;
+    }
+    edge_ops_resume(e, s);
 }
 
-static int
-on_writeable(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
+static void
+on_drained(void *ctx, edge_conn_t *c)
 {
-    (void)user, (void)in, (void)n;
-    edge_session_t *s = lws_get_opaque_user_data(wsi);
-    if (!s || s->is_close_sent || lws_partial_buffered(wsi)) {
-        return 0;
-    }
-    if (!write_next(e, s) || !write_close(e, s)) {
-        return -1;
-    }
-    after_write(e, s);
-    return 0;
+    edge_t *e = ctx;
+    edge_session_t *s = edge_net_user(c);
+    s->sent_mono_ms = cq_now_mono_ms();
+    edge_session_dirty_add(&e->dirty, s);
+}
+
+bool
+edge_ws_is_waiting(const edge_session_t *s)
+{
+    return !edge_outq_is_empty(&s->out) || (s->conn && edge_net_is_blocked(s->conn));
 }
 
 void
 edge_ws_pause(edge_session_t *s, bool paused)
 {
-    if (s->wsi) {
-        (void)lws_rx_flow_control(s->wsi, !paused);
+    if (s->conn) {
+        edge_net_pause(s->conn, paused);
     }
 }
 
 void
 edge_ws_kill(edge_session_t *s)
 {
-    if (s->wsi) {
-        lws_set_timeout(s->wsi, PENDING_TIMEOUT_KILLED_BY_PARENT, LWS_TO_KILL_SYNC);
+    if (s->conn) {
+        edge_net_kill(s->conn);
     }
 }
 
-static int
-on_http(edge_t *e, struct lws *wsi, void *user, void *in, size_t n)
+static void
+on_request(void *ctx, edge_conn_t *c, const struct edge_head *head)
 {
-    (void)user, (void)in, (void)n;
-    return edge_http_serve(e, wsi);
+    edge_http_serve(ctx, c, head);
 }
 
-/* Everything else is left to lws' defaults for a server: nothing. */
-static ws_fn *const handlers[] = {
-    [LWS_CALLBACK_FILTER_NETWORK_CONNECTION] = on_accept,
-    [LWS_CALLBACK_HTTP_CONFIRM_UPGRADE] = on_upgrade,
-    [LWS_CALLBACK_HTTP] = on_http,
-    [LWS_CALLBACK_ESTABLISHED] = on_open,
-    [LWS_CALLBACK_RECEIVE] = on_receive,
-    [LWS_CALLBACK_RECEIVE_PONG] = on_pong,
-    [LWS_CALLBACK_WS_PEER_INITIATED_CLOSE] = on_peer_close,
-    [LWS_CALLBACK_SERVER_WRITEABLE] = on_writeable,
-    [LWS_CALLBACK_CLOSED] = on_closed,
+static const struct edge_net_calls calls = {
+    .on_accept = on_accept,
+    .on_request = on_request,
+    .on_upgrade = on_upgrade,
+    .on_open = on_open,
+    .on_heard = on_heard,
+    .on_message = on_message,
+    .on_broken = on_broken,
+    .on_peer_close = on_peer_close,
+    .on_drained = on_drained,
+    .on_gone = on_gone,
 };
 
-static int
-on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
-{
-    size_t i = (size_t)reason;
-    if (i >= sizeof handlers / sizeof handlers[0] || !handlers[i]) {
-        return 0;
-    }
-    struct edge_ws *ws = lws_context_user(lws_get_context(wsi));
-    return handlers[i](ws->edge, wsi, user, in, n);
-}
+/* ---- TLS ---- */
 
-/* lws' errors are worth a line, but peers can provoke them: not many. */
 static void
-on_log(int level, const char *line)
+reload_tls(struct edge_ws *ws)
 {
-    static uint64_t second;
-    static unsigned count;
-    (void)level;
-    uint64_t now_s = cq_now_mono_ms() / 1000;
-    count = now_s == second ? count + 1 : 0;
-    second = now_s;
-    if (count < LOG_PER_S) {
-        char text[256];
-        CQ_LOG(WARN, "EDGE-LWS", "text=%s",
-               cq_log_text(line, strcspn(line, "\n"), text, sizeof text));
+    edge_t *e = ws->edge;
+    if (edge_tls_reload(ws->tls)) {
+        e->metrics->tls_reload_failed_total++;
+    } else {
+        e->metrics->tls_reloads_total++;
     }
 }
 
-/* As many as the sessions need, not simply the hard limit: lws has tables of that length. */
-static rlim_t
-raise_fd_limit(uint64_t session_max)
+static void
+on_hangup(void *ctx)
 {
-    struct rlimit r = {0};
-    (void)getrlimit(RLIMIT_NOFILE, &r);
-    rlim_t wanted = (rlim_t)session_max + FD_BESIDES;
-    r.rlim_cur = wanted < r.rlim_max ? wanted : r.rlim_max;
-    if (setrlimit(RLIMIT_NOFILE, &r)) {
-        (void)getrlimit(RLIMIT_NOFILE, &r);
+    struct edge_ws *ws = ctx;
+    if (ws->tls) {
+        reload_tls(ws);
     }
-    if (r.rlim_cur < wanted) {
-        CQ_LOG(WARN, "EDGE-FD-LIMIT", "limit=%llu wanted=%llu", (unsigned long long)r.rlim_cur,
-               (unsigned long long)wanted);
-    }
-    return r.rlim_cur;
 }
 
-static unsigned
-handshake_s(const struct edge_config *cfg)
+static void
+on_tls_timer(void *ctx)
 {
-    return cfg->auth_timeout_ms < 1000 ? 1 : (unsigned)(cfg->auth_timeout_ms / 1000);
+    struct edge_ws *ws = ctx;
+    if (edge_tls_is_stale(ws->tls)) {
+        reload_tls(ws);
+    }
 }
 
-static struct lws_context *
-new_context(struct edge_ws *ws)
+static bool
+start_tls(struct edge_ws *ws)
 {
     const struct edge_config *cfg = ws->edge->cfg;
-    ws->loops[0] = cq_loop_uv(ws->edge->loop);
-    struct lws_context_creation_info info = {
-        .options = LWS_SERVER_OPTION_LIBUV | LWS_SERVER_OPTION_EXPLICIT_VHOSTS |
-                   LWS_SERVER_OPTION_UV_NO_SIGSEGV_SIGFPE_SPIN |
-                   LWS_SERVER_OPTION_SKIP_SERVER_CANONICAL_NAME,
-        .foreign_loops = ws->loops,
-        .pcontext = &ws->context,
-        .user = ws,
-        .server_string = "chasqui",
-        .pt_serv_buf_size = SERVICE_BUFFER_BYTES,
-        .timeout_secs = handshake_s(cfg),
-    };
-    return lws_create_context(&info);
+    cq_loop_on_hangup(ws->edge->loop, on_hangup, ws);
+    if (!cfg->tls_certificate[0]) {
+        return true;
+    }
+    ws->tls = edge_tls_new(cfg->tls_certificate, cfg->tls_key);
+    if (!ws->tls) {
+        CQ_LOG(ERROR, "EDGE-TLS-FAIL", "reason=\"tls-certificate and tls-key are not usable\"");
+        return false;
+    }
+    ws->tls_timer = cq_timer_new(ws->edge->loop, on_tls_timer, ws);
+    cq_timer_start(ws->tls_timer, cfg->tls_check_interval_ms, cfg->tls_check_interval_ms);
+    return true;
 }
 
-static struct lws_vhost *
-new_vhost(struct edge_ws *ws)
+/* ---- life ---- */
+
+static edge_net_t *
+listen_for_clients(struct edge_ws *ws)
 {
-    const struct edge_config *cfg = ws->edge->cfg;
-    const char *address = cfg->listen_address;
-    bool is_ipv6 = strchr(address, ':') != NULL;
-    struct lws_context_creation_info info = {
-        .options = LWS_SERVER_OPTION_FAIL_UPON_UNABLE_TO_BIND |
-                   (is_ipv6 ? 0 : LWS_SERVER_OPTION_DISABLE_IPV6),
-        .iface = strcmp(address, "0.0.0.0") == 0 ? NULL : address,
-        .port = (int)cfg->listen_port,
-        .protocols = ws->protocols,
-        .retry_and_idle_policy = &ws->validity,
-        .keepalive_timeout = KEEPALIVE_S,
-        .timeout_secs = handshake_s(cfg),
-        .timeout_secs_ah_idle = handshake_s(cfg),
-        .vhost_name = "chasqui",
+    edge_t *e = ws->edge;
+    const struct edge_config *cfg = e->cfg;
+    struct edge_net_cfg net = {
+        .loop = e->loop,
+        .address = cfg->listen_address,
+        .port = (uint16_t)cfg->listen_port,
+        .tls = ws->tls,
+        .proxy_from = cfg->proxy_from,
+        .request_timeout_ms = cfg->handshake_timeout_ms,
+        .connections_max = cfg->session_max + CONNECTIONS_BESIDES,
+        .address_max = cfg->address_connections_max,
+        .frames = {.frame_max_bytes = cfg->frame_max_bytes,
+                   .message_max_bytes = cfg->frame_max_bytes},
+        .input_bytes = &e->sessions.memory.input_bytes,
+        .input_total_max_bytes = cfg->input_total_max_bytes,
+        .calls = &calls,
+        .ctx = e,
+        .stats = edge_metrics_net(),
     };
-    return lws_create_vhost(ws->context, &info);
+    return edge_net_new(&net);
 }
 
 struct edge_ws *
@@ -513,50 +348,38 @@ edge_ws_new(edge_t *e)
 {
     struct edge_ws *ws = cq_alloc(sizeof *ws);
     ws->edge = e;
-    ws->fd_max = raise_fd_limit(e->cfg->session_max);
-    ws->protocols[0] = (struct lws_protocols){
-        .name = SUBPROTOCOL,
-        .callback = on_lws,
-        .rx_buffer_size = RX_BUFFER_BYTES,
-        .tx_packet_size = CQ_PUSH_FRAME_MAX,
-    };
-    ws->validity = (lws_retry_bo_t){.secs_since_valid_ping = UINT16_MAX,
-                                    .secs_since_valid_hangup = UINT16_MAX};
-    lws_set_log_level(LLL_ERR, on_log);
-    ws->context = new_context(ws);
-    struct lws_vhost *vhost = ws->context ? new_vhost(ws) : NULL;
-    if (!vhost) {
-        char text[128];
-        CQ_LOG(
-            ERROR, "EDGE-LISTEN-FAIL", "address=%s port=%llu",
-            cq_log_text(e->cfg->listen_address, strlen(e->cfg->listen_address), text, sizeof text),
-            (unsigned long long)e->cfg->listen_port);
+    ws->net = start_tls(ws) ? listen_for_clients(ws) : NULL;
+    if (!ws->net) {
         edge_ws_destroy(&ws);
         return NULL;
     }
-    CQ_LOG(INFO, "EDGE-LISTEN", "address=%s port=%d", e->cfg->listen_address,
-           lws_get_vhost_listen_port(vhost));
+    size_t fds = edge_net_descriptors_free(ws->net);
+    if (fds < e->cfg->session_max) {
+        CQ_LOG(WARN, "EDGE-DESCRIPTORS-FEW", "free=%zu session_max=%llu", fds,
+               (unsigned long long)e->cfg->session_max);
+    }
+    CQ_LOG(INFO, "EDGE-LISTEN", "address=%s tls=%s port=%u", e->cfg->listen_address,
+           ws->tls ? "yes" : "no", edge_net_port(ws->net));
     return ws;
 }
 
 void
-edge_ws_destroy(struct edge_ws **wsp)
+edge_ws_destroy(struct edge_ws **p)
 {
-    struct edge_ws *ws = *wsp;
-    *wsp = NULL;
+    struct edge_ws *ws = *p;
     if (!ws) {
         return;
     }
-    if (ws->context) {
-        /* On somebody else's loop this only begins: the loop has to run for the handles to close,
-         * then it ends. */
-        lws_context_destroy(ws->context);
-        for (int i = 0; ws->context && i < CLOSE_RUNS; i++) {
-            (void)uv_run(ws->loops[0], UV_RUN_NOWAIT);
-        }
-        if (ws->context) {
-            lws_context_destroy(ws->context);
-        }
-    }
+    edge_net_destroy(&ws->net);
+    *p = NULL;
+    cq_loop_on_hangup(ws->edge->loop, NULL, NULL);
+    cq_timer_destroy(&ws->tls_timer);
+    edge_tls_destroy(&ws->tls);
     free(ws);
+}
+
+size_t
+edge_ws_descriptors_free(const edge_t *e)
+{
+    return edge_net_descriptors_free(e->ws->net);
 }

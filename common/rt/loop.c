@@ -39,9 +39,11 @@ struct cq_loop {
     uv_prepare_t prepare;
     uv_idle_t idle; /* active while a watched socket has input left */
     uv_signal_t signals[2];
+    uv_signal_t hangup;
     struct hooks on_turn;
     struct hooks on_flush;
     struct hook on_signal;
+    struct hook on_hangup;
     cq_zwatch_t *watches[WATCHES_MAX]; /* NULL: free place */
     size_t watch_count;                /* places in use, free ones in between included */
 };
@@ -289,6 +291,8 @@ cq_loop_new(void)
     CQ_ASSERT(rc == 0);
     (void)uv_prepare_init(&loop->uv, &loop->prepare);
     (void)uv_idle_init(&loop->uv, &loop->idle);
+    (void)uv_signal_init(&loop->uv, &loop->hangup);
+    loop->hangup.data = loop;
     loop->prepare.data = loop;
     (void)uv_prepare_start(&loop->prepare, on_prepare);
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
@@ -312,6 +316,7 @@ cq_loop_destroy(cq_loop_t **loop)
     uv_close((uv_handle_t *)&self->idle, NULL);
     uv_close((uv_handle_t *)&self->signals[0], NULL);
     uv_close((uv_handle_t *)&self->signals[1], NULL);
+    uv_close((uv_handle_t *)&self->hangup, NULL);
     /* A library may need a few rounds to close what it has; one that forgot a handle must not hang
      * the exit. */
     for (int i = 0; i < CLOSE_ROUNDS && uv_run(&self->uv, UV_RUN_NOWAIT); i++) {
@@ -339,6 +344,26 @@ void
 cq_loop_on_signal(cq_loop_t *loop, cq_loop_fn *fn, void *ctx)
 {
     loop->on_signal = (struct hook){fn, ctx};
+}
+
+static void
+on_hangup(uv_signal_t *uv, int number)
+{
+    (void)number;
+    cq_loop_t *loop = uv->data;
+    if (loop->on_hangup.fn) {
+        loop->on_hangup.fn(loop->on_hangup.ctx);
+    }
+}
+
+void
+cq_loop_on_hangup(cq_loop_t *loop, cq_loop_fn *fn, void *ctx)
+{
+    loop->on_hangup = (struct hook){fn, ctx};
+    if (fn) {
+        int rc = uv_signal_start(&loop->hangup, on_hangup, SIGHUP);
+        CQ_ASSERT(rc == 0);
+    }
 }
 
 static void

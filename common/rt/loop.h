@@ -28,6 +28,8 @@ void cq_loop_stop(cq_loop_t *loop);
 /* SIGINT and SIGTERM call fn (once each signal); without this they stop the loop. SIGPIPE is
  * ignored by cq_loop_new. */
 void cq_loop_on_signal(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
+/* SIGHUP calls fn; without this, or with fn NULL, it is ignored once this was called. */
+void cq_loop_on_hangup(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* fn runs at the end of every turn. At most 8 hooks. */
 void cq_loop_on_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* The same, but after all turn hooks: for what sends what they have queued (the bus). At most 8. */

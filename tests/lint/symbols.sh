@@ -11,8 +11,6 @@ checked=0
 prefix_of() {
     case $1 in
         common) printf 'cq_\n' ;;
-        # It replaces a function of libwebsockets on purpose: edge/ws.c says why.
-        edge) printf 'edge_|lws_validity_confirmed$\n' ;;
         client) printf 'cq_|client_|cli_|ctl_|out_|json_|lineedit_\n' ;; # the library; the programs' own
         *) printf '%s_\n' "$1" ;;
     esac

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Connections of clients, from accept to close: PROXY header, TLS, HTTP requests, WebSocket (RFC
+ * 6455). Knows nothing of sessions and messages: what came in is told by calls, what goes out is
+ * written at once if the socket takes it. Everything a peer can make us keep is bounded, and so is
+ * the time until it has said what it wants. Loop thread only.
+ */
+#ifndef EDGE_NET_H
+#define EDGE_NET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/rt/loop.h"
+#include "common/wire/read.h"
+
+#include "edge/frame.h"
+#include "edge/head.h"
+#include "edge/ip.h"
+#include "edge/tls.h"
+
+typedef struct edge_net edge_net_t;
+typedef struct edge_conn edge_conn_t;
+
+#define EDGE_NET_STATS(X)                                                             \
+    X(connections, GAUGE, "connections open, of any kind")                            \
+    X(descriptors_free, GAUGE, "connections that file descriptors are left for")      \
+    X(accepted_total, COUNTER, "connections accepted")                                \
+    X(refused_fds_total, COUNTER, "connections refused: file descriptors")            \
+    X(refused_full_total, COUNTER, "connections refused: connections at most")        \
+    X(refused_rate_total, COUNTER, "connections refused: rate per address")           \
+    X(refused_address_total, COUNTER, "connections refused: too many of one address") \
+    X(refused_proxy_total, COUNTER, "connections refused: no valid PROXY header")     \
+    X(refused_tls_total, COUNTER, "connections ended: no TLS handshake")              \
+    X(refused_request_total, COUNTER, "HTTP requests that were none")                 \
+    X(refused_handshake_total, COUNTER, "WebSocket handshakes refused")               \
+    X(timeout_total, COUNTER, "connections ended: no whole request in time")          \
+    X(http_total, COUNTER, "HTTP requests")                                           \
+    X(ws_broken_total, COUNTER, "WebSocket connections closed: rules broken")         \
+    X(partial_writes_total, COUNTER, "writes that the socket took only in part")      \
+    X(pings_answered_total, COUNTER, "WebSocket Pings answered")
+
+struct edge_net_stats {
+#define EDGE_NET_STAT(field, type, doc) uint64_t field;
+    EDGE_NET_STATS(EDGE_NET_STAT)
+#undef EDGE_NET_STAT
+};
+
+/* What a handshake is answered with. */
+struct edge_net_upgrade {
+    const char *protocol; /* the subprotocol that was chosen, NULL: none */
+    const char *why;      /* refused: for people */
+};
+
+/* All may be NULL but on_request. A connection is valid until its on_gone, or, if it has no user
+ * data, for the call. */
+struct edge_net_calls {
+    /* May this address connect (now)? Asked once per connection, before anything is read from it.
+     */
+    bool (*on_accept)(void *ctx, const struct edge_ip *ip);
+    /* A request, to be answered with edge_net_reply, now or later. Borrowed for the call. */
+    void (*on_request)(void *ctx, edge_conn_t *c, const struct edge_head *head);
+    /* A WebSocket handshake that is in order: 0 to accept it, or the HTTP status to refuse it with.
+     * NULL: there is no WebSocket here. */
+    unsigned (*on_upgrade)(void *ctx,
+                           edge_conn_t *c,
+                           const struct edge_head *head,
+                           struct edge_net_upgrade *answer);
+    void (*on_open)(void *ctx, edge_conn_t *c);
+    /* Bytes came, whatever they are. */
+    void (*on_heard)(void *ctx, edge_conn_t *c, size_t n);
+    /* A whole message. Borrowed for the call. */
+    void (*on_message)(void *ctx, edge_conn_t *c, struct cq_view data, bool is_text);
+    /* The peer broke the rules; nothing more is read. Close with this code, now or soon. */
+    void (*on_broken)(void *ctx, edge_conn_t *c, uint16_t code);
+    /* The peer closes with this code (0: none given). Close with the same, now or soon. */
+    void (*on_peer_close)(void *ctx, edge_conn_t *c, uint16_t code);
+    /* Everything that was written has gone out; called only after it had to wait. */
+    void (*on_drained)(void *ctx, edge_conn_t *c);
+    /* The connection has ended, or is about to and nothing can be written any more. Called once if
+     * it has user data. */
+    void (*on_gone)(void *ctx, edge_conn_t *c);
+};
+
+struct edge_net_cfg {
+    cq_loop_t *loop;
+    const char *address;
+    uint16_t port;               /* 0: any free one */
+    edge_tls_t *tls;             /* borrowed; NULL: plain text */
+    const char *proxy_from;      /* networks whose connections begin with a PROXY header */
+    uint64_t request_timeout_ms; /* from accept, or the last answer, to the end of a request */
+    size_t connections_max;
+    size_t address_max; /* connections of one address, 0: any number */
+    struct edge_frame_limits frames;
+    size_t *input_bytes; /* parts of messages that wait for the rest, of all: counted here */
+    size_t input_total_max_bytes;
+    const struct edge_net_calls *calls;
+    void *ctx;
+    struct edge_net_stats *stats;
+};
+
+/* Gives a listener. NULL if it cannot listen (logged). cfg is copied, what it points to is
+ * borrowed. */
+edge_net_t *edge_net_new(const struct edge_net_cfg *cfg);
+/* Closes everything; on_gone is called where due. */
+void edge_net_destroy(edge_net_t **net);
+uint16_t edge_net_port(const edge_net_t *net);
+/* Raises the process's limit of file descriptors as far as allowed and returns it. */
+size_t edge_net_raise_descriptors(void);
+/* For how many more connections are there file descriptors? */
+size_t edge_net_descriptors_free(const edge_net_t *net);
+
+void edge_net_set_user(edge_conn_t *c, void *user);
+void *edge_net_user(const edge_conn_t *c);
+/* The client, as the load balancer names it if there is one. */
+const struct edge_ip *edge_net_ip(const edge_conn_t *c);
+
+/* ---- HTTP ---- */
+
+struct edge_net_reply {
+    unsigned status;
+    const char *type;    /* content-type; NULL: text/plain */
+    const char *headers; /* more header lines, each with its CRLF; NULL: none */
+    const void *body;
+    size_t n;
+};
+
+/* Answers the request. The connection may be gone afterwards. */
+void edge_net_reply(edge_conn_t *c, const struct edge_net_reply *r);
+
+/* ---- WebSocket ---- */
+
+/* Writes one message (or a Ping) at once; what the socket does not take is kept and sent when it
+ * does. `payload` needs EDGE_FRAME_OUT_HEADER_MAX writable bytes before it. False: the connection
+ * is broken: kill it. */
+bool edge_net_send(edge_conn_t *c, enum edge_frame_opcode opcode, uint8_t *payload, size_t n)
+    __attribute__((warn_unused_result));
+/* Is something kept? Then send nothing before on_drained, or it is kept too. */
+bool edge_net_is_blocked(const edge_conn_t *c);
+/* Sends a Close frame behind everything that is kept (code 0: without a code), once, then waits a
+ * little for the peer's. The connection may be gone afterwards. */
+void edge_net_close(edge_conn_t *c, uint16_t code);
+/* Stops or goes on reading. Messages that were read already still come. */
+void edge_net_pause(edge_conn_t *c, bool paused);
+/* Ends the connection at once, without words. */
+void edge_net_kill(edge_conn_t *c);
+
+#endif

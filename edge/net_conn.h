@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Inside the connection layer: net_listen.c accepts, net_conn.c reads and writes, net_http.c and
+ * net_ws.c say what the bytes mean.
+ */
+#ifndef EDGE_NET_CONN_H
+#define EDGE_NET_CONN_H
+
+#include <uv.h>
+
+#include "common/wire/buf.h"
+
+#include "edge/net.h"
+#include "edge/proxy.h"
+
+enum edge_conn_state {
+    EDGE_CONN_PROXY,   /* its PROXY header is awaited */
+    EDGE_CONN_SHAKING, /* TLS */
+    EDGE_CONN_HEAD,    /* a request is awaited */
+    EDGE_CONN_REPLY,   /* the answer is awaited, or on its way */
+    EDGE_CONN_WS,
+    EDGE_CONN_LINGER, /* all is said; the peer may still be reading: only its end is awaited */
+    EDGE_CONN_GONE,
+    EDGE_CONN_STATE_COUNT
+};
+
+/* Lists by what ends their members. */
+enum edge_conn_list {
+    EDGE_CONN_WAITING, /* the request timeout */
+    EDGE_CONN_ENDING,  /* CLOSE_WAIT */
+    EDGE_CONN_OPEN,    /* nothing here */
+    EDGE_CONN_LIST_COUNT
+};
+
+enum {
+    EDGE_CONN_READ_BYTES = 65536, /* at most this is read at a time */
+};
+
+/* Input that waits for more; only while there is some. */
+struct edge_conn_in {
+    cq_buf_t bytes; /* PROXY header, request head, or the message under way */
+    uint8_t control[EDGE_FRAME_CONTROL_MAX];
+    uint8_t control_size;
+};
+
+/* Output that the socket did not take. */
+struct edge_conn_out {
+    size_t at, size, room;
+    uint8_t data[];
+};
+
+struct edge_conn {
+    uv_poll_t poll; /* first: libuv gives it back */
+    edge_net_t *net;
+    edge_conn_t *prev, *next;
+    void *user;
+    struct ssl_st *ssl;
+    struct edge_conn_in *in;
+    struct edge_conn_out *out;
+    uint64_t due_mono_ms; /* when its list ends it */
+    struct edge_frame frame;
+    struct edge_ip ip;
+    int fd;
+    uint16_t refuse; /* HTTP status that every request is answered with; 0: none */
+    uint8_t state;
+    uint8_t list;
+    uint8_t events; /* what libuv waits for */
+    bool is_paused : 1;
+    bool wants_read : 1; /* input is there that the socket does not tell of */
+    bool wants_write : 1;
+    bool is_counted : 1; /* in the addresses' count */
+    bool is_head_only : 1;
+    bool is_last_reply : 1; /* the connection ends with this answer */
+    bool is_finishing : 1;  /* ends when everything kept has gone out */
+    bool is_deaf : 1;       /* what comes is not looked at any more */
+    bool is_peer_closed : 1;
+    bool is_close_sent : 1;
+};
+
+struct edge_net {
+    struct edge_net_cfg cfg;
+    uv_poll_t *listener;
+    int fd;
+    int spare_fd; /* given up to accept, and refuse, when there is no other */
+    uint16_t port;
+    size_t fd_max;
+    size_t fd_base; /* descriptors that are no connections */
+    size_t count;
+    edge_ip_list_t *proxies;
+    edge_ip_count_t *addresses;
+    cq_timer_t *timer;
+    struct {
+        edge_conn_t *first, *last;
+    } lists[EDGE_CONN_LIST_COUNT];
+    uint8_t buffer[EDGE_CONN_READ_BYTES]; /* what was just read */
+};
+
+/* net_conn.c */
+edge_conn_t *edge_net_conn_new(edge_net_t *net, int fd);
+/* Begins to read: TLS, or the first request. */
+void edge_net_conn_start(edge_conn_t *c);
+/* Moves it to a list, at its end, its time anew. */
+void edge_net_conn_move(edge_conn_t *c, enum edge_conn_list list);
+void edge_net_conn_set_state(edge_conn_t *c, enum edge_conn_state state);
+/* Tells libuv what to wait for. */
+void edge_net_conn_watch(edge_conn_t *c);
+bool edge_net_conn_write(edge_conn_t *c, const void *p, size_t n)
+    __attribute__((warn_unused_result));
+/* Nothing more is written: ends our side when what is kept has gone out, then lingers. */
+void edge_net_conn_finish(edge_conn_t *c);
+struct edge_conn_in *edge_net_conn_in(edge_conn_t *c);
+void edge_net_conn_in_drop(edge_conn_t *c);
+
+/* net_listen.c */
+/* The client's address is known: may it stay? False: it is gone. */
+bool edge_net_listen_admit(edge_conn_t *c);
+void edge_net_listen_forget(edge_conn_t *c);
+
+/* net_http.c */
+void edge_net_http_take(edge_conn_t *c, uint8_t *p, size_t n);
+/* The answer has gone out. */
+void edge_net_http_replied(edge_conn_t *c);
+
+/* net_ws.c */
+void edge_net_ws_take(edge_conn_t *c, uint8_t *p, size_t n);
+
+#endif
