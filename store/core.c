@@ -168,9 +168,11 @@ start_actors(struct store_core *core)
                                          .run = store_history_run,
                                          .done = store_history_done,
                                          .ctx = core};
+    const struct store_jobs_cfg jobs = {store_job_kinds, store_job_kind_count, core};
     core->committer = cq_worker_new(core->loop, &committer);
     core->reader = cq_worker_new(core->loop, &reader);
-    return core->committer && core->reader ? 0 : -CQ_E_INTERNAL;
+    core->jobs = store_jobs_new(core->loop, &jobs);
+    return core->committer && core->reader && core->jobs ? 0 : -CQ_E_INTERNAL;
 }
 
 static int
@@ -249,6 +251,7 @@ store_core_close(struct store_core *core)
     if (core->tick) {
         cq_timer_destroy(&core->tick);
     }
+    store_jobs_destroy(&core->jobs);
     if (core->reader) {
         cq_worker_destroy(&core->reader);
     }

@@ -19,6 +19,7 @@
 #include "store/batch.h"
 #include "store/engine.h"
 #include "store/friend.h"
+#include "store/job.h"
 #include "store/projection.h"
 #include "store/route.h"
 #include "store/vault.h"
@@ -30,6 +31,7 @@ struct store_core_cfg {
     char *master_key;
     char *key_command;
     char *log_level;
+    char *restore; /* a backup to make the database from, then to exit */
     uint64_t map_bytes;
     uint64_t reserve_bytes;
     uint64_t chat_cache;         /* clean chats in memory */
@@ -50,6 +52,7 @@ struct store_core {
     store_projection_t *projection;
     cq_worker_t *committer;
     cq_worker_t *reader;
+    store_jobs_t *jobs;
     store_route_t *route;
     cq_timer_t *tick; /* 1 s */
     struct cq_id epoch;
@@ -186,6 +189,10 @@ void store_sync_free(struct store_core *core);
 store_call_fn store_on_history;
 void store_history_run(void *ctx, void *arg);
 void store_history_done(void *ctx, void *arg);
+/* on_job.c */
+cq_bus_handler store_on_job_start, store_on_job_status, store_on_job_cancel;
+extern const struct store_job_kind store_job_kinds[];
+extern const size_t store_job_kind_count;
 /* on_friend.c */
 store_call_fn store_on_friends, store_on_friend_op;
 cq_bus_handler store_on_watchlist;

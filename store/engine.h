@@ -124,4 +124,26 @@ typedef bool store_record_fn(void *ctx, uint64_t pos, struct cq_view record);
 int store_snapshot_log(store_snapshot_t *s, uint64_t from_pos, store_record_fn *fn, void *ctx)
     CQ_MUST_CHECK;
 
+/* ---- copies (engine_lmdb_copy.c) ---- */
+
+struct store_engine_size {
+    uint64_t file_bytes; /* of the database file */
+    uint64_t used_bytes; /* of it without free pages: what a copy takes, about */
+};
+/* From any thread. */
+int store_engine_size(store_engine_t *e, struct store_engine_size *out) CQ_MUST_CHECK;
+
+/* Gives the bytes of a copy of the database file, in order, to sink; the copy is what is durable
+ * now, without free pages (they may hold what was deleted), and opens as a database. Appends go on
+ * meanwhile; pages they free stay in the file until the copy is done. Any thread, once at a time;
+ * sink is called from it and ends the copy by returning false. 0; UNAVAILABLE (ended by sink, or
+ * because the engine is being reopened); CORRUPT, IO (logged). */
+typedef bool store_copy_fn(void *ctx, const void *data, size_t n);
+int store_engine_copy(store_engine_t *e, store_copy_fn *sink, void *ctx) CQ_MUST_CHECK;
+
+/* Opens a folder that nobody writes (a copy) for looking: snapshots only, nothing on disk is
+ * changed, tables that an older schema lacks are empty. 0; NEWER_SCHEMA;
+ * CORRUPT; IO. Each is logged. Close with store_engine_close. */
+int store_engine_open_copy(const char *dir, store_engine_t **out) CQ_MUST_CHECK;
+
 #endif

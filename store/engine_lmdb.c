@@ -302,6 +302,9 @@ store_snapshot_row(store_snapshot_t *s,
     if (key.n == 0 || key.n > STORE_KEY_MAX) {
         return -CQ_E_BAD_ARG;
     }
+    if (s->engine->tables[t] == STORE_ENGINE_NO_TABLE) {
+        return -CQ_E_NOT_FOUND;
+    }
     MDB_val k = val_of(key), v;
     int rc = mdb_get(s->txn, s->engine->tables[t], &k, &v);
     if (rc == 0) {
@@ -345,6 +348,9 @@ store_snapshot_scan(store_snapshot_t *s,
                     void *ctx)
 {
     MDB_cursor *cursor;
+    if (s->engine->tables[t] == STORE_ENGINE_NO_TABLE) {
+        return 0;
+    }
     int rc = mdb_cursor_open(s->txn, s->engine->tables[t], &cursor);
     if (rc) {
         return store_engine_lmdb_error(rc, "mdb_cursor_open");

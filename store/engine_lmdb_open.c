@@ -64,9 +64,8 @@ store_engine_lmdb_error(int rc, const char *what)
     return -err;
 }
 
-/* Logs why the folder cannot be used and what to do about it; returns -err. */
-static int
-refuse(const store_engine_t *e, int err, const char *advice)
+int
+store_engine_lmdb_refuse(const store_engine_t *e, int err, const char *advice)
 {
     char dir[PATH_SIZE];
     char text[512];
@@ -82,7 +81,8 @@ static int
 path_in(const store_engine_t *e, const char *name, char path[PATH_SIZE])
 {
     int n = snprintf(path, PATH_SIZE, "%s/%s", e->dir, name);
-    return n < 0 || n >= PATH_SIZE ? refuse(e, CQ_E_IO, "the path is too long") : 0;
+    return n < 0 || n >= PATH_SIZE ? store_engine_lmdb_refuse(e, CQ_E_IO, "the path is too long")
+                                   : 0;
 }
 
 /* So that a file or folder created in it survives a power cut. */
@@ -106,16 +106,17 @@ make_folder(const store_engine_t *e)
         char parent[PATH_SIZE];
         int rc = path_in(e, "..", parent);
         if (rc == 0 && sync_folder(parent) != 0) {
-            rc = refuse(e, CQ_E_IO, "the folder above cannot be synced");
+            rc = store_engine_lmdb_refuse(e, CQ_E_IO, "the folder above cannot be synced");
         }
         return rc;
     }
     if (errno != EEXIST) {
         int err = errno == ENOSPC || errno == EDQUOT ? CQ_E_NO_SPACE : CQ_E_IO;
-        return refuse(e, err, "the folder cannot be created: create it, or the one above it");
+        return store_engine_lmdb_refuse(
+            e, err, "the folder cannot be created: create it, or the one above it");
     }
     if (stat(e->dir, &st) != 0 || !S_ISDIR(st.st_mode)) {
-        return refuse(e, CQ_E_IO, "this is not a folder: move it away");
+        return store_engine_lmdb_refuse(e, CQ_E_IO, "this is not a folder: move it away");
     }
     if (st.st_mode & 077) {
         CQ_LOG(WARN, "STORE-ENGINE-MODE",
@@ -134,7 +135,7 @@ say_locked(const store_engine_t *e, int fd)
     (void)snprintf(advice, sizeof advice,
                    "process %s has this folder open: stop it, or use another folder",
                    pid[0] ? pid : "(unknown)");
-    return refuse(e, CQ_E_LOCKED, advice);
+    return store_engine_lmdb_refuse(e, CQ_E_LOCKED, advice);
 }
 
 static int
@@ -148,11 +149,13 @@ take_lock(store_engine_t *e)
     int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
     if (fd < 0) {
         int err = errno == ENOSPC || errno == EDQUOT ? CQ_E_NO_SPACE : CQ_E_IO;
-        return refuse(e, err, "the file \"lock\" cannot be opened: check owner, mode and space");
+        return store_engine_lmdb_refuse(
+            e, err, "the file \"lock\" cannot be opened: check owner, mode and space");
     }
     if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        rc = errno == EWOULDBLOCK ? say_locked(e, fd)
-                                  : refuse(e, CQ_E_IO, "the file system does not lock files");
+        rc = errno == EWOULDBLOCK
+                 ? say_locked(e, fd)
+                 : store_engine_lmdb_refuse(e, CQ_E_IO, "the file system does not lock files");
         close(fd);
         return rc;
     }
@@ -180,9 +183,14 @@ on_assert(MDB_env *env, const char *msg)
            cq_log_text(msg, strlen(msg), text, sizeof text));
 }
 
-/* Counts the pages at or above `first` that the free list (database 0) names. */
-static int
-count_free(MDB_txn *txn, size_t first, size_t *count)
+void
+store_engine_lmdb_watch(MDB_env *env)
+{
+    mdb_env_set_assert(env, on_assert);
+}
+
+int
+store_engine_lmdb_count_free(MDB_txn *txn, size_t first, size_t *count)
 {
     MDB_cursor *cursor;
     int rc = mdb_cursor_open(txn, 0, &cursor);
@@ -221,7 +229,7 @@ check_length(store_engine_t *e)
     struct stat st;
     mdb_env_info(e->env, &info);
     if (mdb_env_get_fd(e->env, &fd) != 0 || fstat(fd, &st) != 0) {
-        return refuse(e, CQ_E_IO, "the database file cannot be examined");
+        return store_engine_lmdb_refuse(e, CQ_E_IO, "the database file cannot be examined");
     }
     size_t page_count = info.me_last_pgno + 1;
     size_t held = (size_t)st.st_size / e->page_bytes;
@@ -234,22 +242,21 @@ check_length(store_engine_t *e)
     MDB_txn *txn;
     int rc = ftruncate(fd, (off_t)(page_count * e->page_bytes)) ? errno : 0;
     if (rc == 0 && (rc = mdb_txn_begin(e->env, NULL, MDB_RDONLY, &txn)) == 0) {
-        rc = count_free(txn, held, &free_count);
+        rc = store_engine_lmdb_count_free(txn, held, &free_count);
         mdb_txn_abort(txn);
     }
     if (rc || free_count < page_count - held) {
         (void)!ftruncate(fd, st.st_size); /* as we found it */
-        return refuse(e, CQ_E_CORRUPT, "the database file is cut off: restore a backup");
+        return store_engine_lmdb_refuse(e, CQ_E_CORRUPT,
+                                        "the database file is cut off: restore a backup");
     }
     return 0;
 }
 
 /* ---- schema ---- */
 
-/* Value of a META key that is an unsigned integer; MDB_NOTFOUND, or MDB_CORRUPTED if it is
- * something else. */
-static int
-get_number(const store_engine_t *e, MDB_txn *txn, const char *key, uint64_t *value)
+int
+store_engine_lmdb_number(const store_engine_t *e, MDB_txn *txn, const char *key, uint64_t *value)
 {
     char text[16];
     MDB_val k = {strlen(key), text}, v;
@@ -280,17 +287,19 @@ static int
 check_schema(store_engine_t *e, MDB_txn *txn, bool is_new)
 {
     uint64_t version = STORE_SCHEMA_VERSION;
-    int rc = get_number(e, txn, STORE_META_SCHEMA, &version);
+    int rc = store_engine_lmdb_number(e, txn, STORE_META_SCHEMA, &version);
     if (rc == MDB_NOTFOUND && is_new) {
         rc = 0;
     } else if (rc == MDB_NOTFOUND) {
         rc = MDB_CORRUPTED;
     }
     if (rc) {
-        return refuse(e, -store_engine_lmdb_error(rc, NULL), "no schema version: not our database");
+        return store_engine_lmdb_refuse(e, -store_engine_lmdb_error(rc, NULL),
+                                        "no schema version: not our database");
     }
     if (version > STORE_SCHEMA_VERSION) {
-        return refuse(e, CQ_E_NEWER_SCHEMA, "written by a newer version: run that one, or newer");
+        return store_engine_lmdb_refuse(e, CQ_E_NEWER_SCHEMA,
+                                        "written by a newer version: run that one, or newer");
     }
     e->schema = version;
     rc = is_new ? put_number(e, txn, STORE_META_SCHEMA, version) : 0;
@@ -299,27 +308,28 @@ check_schema(store_engine_t *e, MDB_txn *txn, bool is_new)
 
 /* ---- environment ---- */
 
+const char *const store_engine_lmdb_names[STORE_TABLE_COUNT] = {
+#define X(name, text) text,
+    STORE_TABLES(X)
+#undef X
+};
+
 static int
 open_tables(store_engine_t *e, MDB_txn *txn)
 {
-    static const char *const names[] = {
-#define X(name, text) text,
-        STORE_TABLES(X)
-#undef X
-    };
     MDB_dbi dbi = 0;
     int rc = mdb_dbi_open(txn, "log", MDB_CREATE | MDB_INTEGERKEY, &dbi);
     e->log = dbi;
     for (size_t i = 0; rc == 0 && i < STORE_TABLE_COUNT; i++) {
-        rc = mdb_dbi_open(txn, names[i], MDB_CREATE, &dbi);
+        rc = mdb_dbi_open(txn, store_engine_lmdb_names[i], MDB_CREATE, &dbi);
         e->tables[i] = dbi;
     }
     return store_engine_lmdb_error(rc, "mdb_dbi_open");
 }
 
-/* Last position. As positions have no gaps, it is also the number of records. */
-static int
-find_last(const store_engine_t *e, MDB_txn *txn, uint64_t *last_pos)
+/* As positions have no gaps, it is also the number of records. */
+int
+store_engine_lmdb_last(const store_engine_t *e, MDB_txn *txn, uint64_t *last_pos)
 {
     MDB_cursor *cursor;
     MDB_stat st;
@@ -338,7 +348,8 @@ find_last(const store_engine_t *e, MDB_txn *txn, uint64_t *last_pos)
         rc = 0;
     }
     if (rc == 0 && (rc = mdb_stat(txn, e->log, &st)) == 0 && st.ms_entries != *last_pos) {
-        return refuse(e, CQ_E_CORRUPT, "records of the log are missing: restore a backup");
+        return store_engine_lmdb_refuse(e, CQ_E_CORRUPT,
+                                        "records of the log are missing: restore a backup");
     }
     return store_engine_lmdb_error(rc, "mdb_stat");
 }
@@ -358,8 +369,8 @@ start(store_engine_t *e)
     uint64_t last_pos = 0;
     if ((rc = open_tables(e, txn)) == 0 &&
         (rc = check_schema(e, txn, info.me_last_txnid == 0)) == 0 &&
-        (rc = find_last(e, txn, &last_pos)) == 0) {
-        int code = get_number(e, txn, STORE_META_FENCE, &fence);
+        (rc = store_engine_lmdb_last(e, txn, &last_pos)) == 0) {
+        int code = store_engine_lmdb_number(e, txn, STORE_META_FENCE, &fence);
         if (code == 0 || code == MDB_NOTFOUND) {
             code = put_number(e, txn, STORE_META_FENCE, ++fence);
         }
@@ -377,8 +388,8 @@ start(store_engine_t *e)
     return rc;
 }
 
-static void
-close_env(store_engine_t *e)
+void
+store_engine_lmdb_close_env(store_engine_t *e)
 {
     if (e->env) {
         mdb_env_close(e->env);
@@ -396,7 +407,7 @@ open_env(store_engine_t *e)
         e->env = NULL;
         return store_engine_lmdb_error(rc, "mdb_env_create");
     }
-    mdb_env_set_assert(e->env, on_assert);
+    store_engine_lmdb_watch(e->env);
     if ((rc = mdb_env_set_mapsize(e->env, e->map_bytes)) == 0 &&
         (rc = mdb_env_set_maxdbs(e->env, STORE_TABLE_COUNT + 1)) == 0 &&
         (rc = mdb_env_set_maxreaders(e->env, READERS_MAX)) == 0) {
@@ -405,9 +416,10 @@ open_env(store_engine_t *e)
     }
     if (rc) {
         int err = -store_engine_lmdb_error(rc, "mdb_env_open");
-        rc = refuse(e, err,
-                    err == CQ_E_CORRUPT ? "data.mdb is not a database: restore a backup"
-                                        : "the database cannot be opened: see the reason above");
+        rc = store_engine_lmdb_refuse(e, err,
+                                      err == CQ_E_CORRUPT
+                                          ? "data.mdb is not a database: restore a backup"
+                                          : "the database cannot be opened: see the reason above");
     } else {
         mdb_env_stat(e->env, &st);
         e->page_bytes = st.ms_psize;
@@ -417,19 +429,18 @@ open_env(store_engine_t *e)
         rc = start(e);
     }
     if (rc == 0 && sync_folder(e->dir) != 0) {
-        rc = refuse(e, CQ_E_IO, "the folder cannot be synced");
+        rc = store_engine_lmdb_refuse(e, CQ_E_IO, "the folder cannot be synced");
     }
     if (rc) {
-        close_env(e);
+        store_engine_lmdb_close_env(e);
     }
     return rc;
 }
 
-int
-store_engine_open(const struct store_engine_cfg *cfg, store_engine_t **out)
+store_engine_t *
+store_engine_lmdb_new(const struct store_engine_cfg *cfg)
 {
     store_engine_t *e = cq_alloc(sizeof *e);
-    *out = NULL;
     e->dir = strdup(cfg->dir);
     CQ_ASSERT(e->dir);
     e->map_bytes = cfg->map_bytes;
@@ -438,6 +449,14 @@ store_engine_open(const struct store_engine_cfg *cfg, store_engine_t **out)
     int failed = pthread_mutex_init(&e->mutex, NULL);
     failed |= pthread_cond_init(&e->changed, NULL);
     CQ_ASSERT(failed == 0);
+    return e;
+}
+
+int
+store_engine_open(const struct store_engine_cfg *cfg, store_engine_t **out)
+{
+    store_engine_t *e = store_engine_lmdb_new(cfg);
+    *out = NULL;
     int rc = make_folder(e);
     if (rc == 0 && (rc = take_lock(e)) == 0) {
         rc = open_env(e);
@@ -474,7 +493,7 @@ store_engine_reopen(store_engine_t *e)
         pthread_cond_wait(&e->changed, &e->mutex);
     }
     pthread_mutex_unlock(&e->mutex);
-    close_env(e);
+    store_engine_lmdb_close_env(e);
     forget_cache(e);
     int rc = open_env(e);
     e->is_broken = rc != 0;
@@ -495,7 +514,7 @@ store_engine_close(store_engine_t **engine)
         return;
     }
     CQ_ASSERT(e->snapshot_count == 0);
-    close_env(e);
+    store_engine_lmdb_close_env(e);
     if (e->lock_fd >= 0) {
         close(e->lock_fd);
     }

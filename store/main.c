@@ -2,12 +2,14 @@
  * chasqui-store: the durable truth. Arguments → configuration → open → run → close.
  */
 #include <stddef.h>
+#include <string.h>
 
 #include "common/rt/config.h"
 #include "common/rt/log.h"
 #include "common/rt/random.h"
 
 #include "store/core.h"
+#include "store/restore.h"
 
 #define ITEM(key, type, field, preset, min, max, unit, doc)                                        \
     {                                                                                              \
@@ -83,6 +85,14 @@ static const struct cq_config_item items[] = {
          100000,
          "jobs",
          "log-ins waiting for a password check"),
+    ITEM("restore",
+         STR,
+         restore,
+         "",
+         0,
+         4096,
+         "",
+         "make the database from this backup, then exit; needs no broker"),
     ITEM("log-level", STR, log_level, "info", 1, 8, "", "debug, info, warn or error"),
 };
 
@@ -90,26 +100,57 @@ enum {
     ITEM_COUNT = sizeof items / sizeof items[0]
 };
 
-int
-main(int argc, char **argv)
+/* A restore asks nobody. */
+static bool
+wants_broker(int argc, char **argv)
 {
-    struct store_core_cfg cfg = {0};
-    struct store_core core;
-    cq_secure_start();
-    int rc = cq_config_load(items, ITEM_COUNT, "chasqui-store", argc, argv, &cfg);
-    if (rc) {
-        cq_config_free(items, ITEM_COUNT, &cfg);
-        return rc > 0 ? 0 : 2;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--restore") == 0) {
+            return false;
+        }
     }
-    int level = cq_log_level_by_name(cfg.log_level);
-    cq_log_init(cfg.name, level < 0 ? CQ_LOG_INFO : (enum cq_log_level)level);
-    rc = store_core_open(&core, &cfg);
+    return true;
+}
+
+static int
+serve(const struct store_core_cfg *cfg)
+{
+    struct store_core core;
+    int rc = store_core_open(&core, cfg);
     if (rc) {
         CQ_LOG(ERROR, "STORE-START-FAIL", "err=%s", cq_err_name(rc));
     } else {
         store_core_run(&core);
     }
     store_core_close(&core);
-    cq_config_free(items, ITEM_COUNT, &cfg);
     return rc ? 1 : core.exit_code;
+}
+
+int
+main(int argc, char **argv)
+{
+    struct store_core_cfg cfg = {0};
+    struct cq_config_item table[ITEM_COUNT];
+    cq_secure_start();
+    memcpy(table, items, sizeof items);
+    for (size_t i = 0; i < ITEM_COUNT && !wants_broker(argc, argv); i++) {
+        if (strcmp(table[i].key, "broker") == 0) {
+            table[i].preset = "";
+            table[i].min = 0;
+        }
+    }
+    int rc = cq_config_load(table, ITEM_COUNT, "chasqui-store", argc, argv, &cfg);
+    if (rc) {
+        cq_config_free(table, ITEM_COUNT, &cfg);
+        return rc > 0 ? 0 : 2;
+    }
+    int level = cq_log_level_by_name(cfg.log_level);
+    cq_log_init(cfg.name, level < 0 ? CQ_LOG_INFO : (enum cq_log_level)level);
+    if (cfg.restore[0]) {
+        rc = store_restore_run(&cfg, cfg.restore) ? 1 : 0;
+    } else {
+        rc = serve(&cfg);
+    }
+    cq_config_free(table, ITEM_COUNT, &cfg);
+    return rc;
 }

@@ -92,6 +92,9 @@ const struct cq_bus_row store_ops_rows[] = {
     {CQ_BUS_CALL, on_call, "edge"},
     {CQ_BUS_AUTH, store_on_auth, "edge"},
     {CQ_BUS_EDGE_INIT, store_on_edge_init, "edge"},
+    {CQ_BUS_JOB_START, store_on_job_start, "ctl"},
+    {CQ_BUS_JOB_STATUS, store_on_job_status, "ctl"},
+    {CQ_BUS_JOB_CANCEL, store_on_job_cancel, "ctl"},
     {CQ_BUS_ROUTED, on_routed, "presence"},
     {CQ_BUS_WATCHLIST, store_on_watchlist, "presence"},
 };

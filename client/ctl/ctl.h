@@ -101,6 +101,20 @@ void ctl_pause(struct ctl *ctl, uint64_t ms);
 ctl_verb_fn ctl_status;  /* status.c */
 ctl_verb_fn ctl_metrics; /* metrics.c */
 
+ctl_verb_fn ctl_backup; /* backup.c */
+ctl_verb_fn ctl_job;    /* job.c */
+
+/* A long job of the store (job.c): starts it, shows its progress, what it finds and its result; ^C
+ * cancels it. is_detached: only starts it. Exit code: CTL_OK if it came to its end and found
+ * nothing. */
+struct ctl_job_request {
+    const char *kind;
+    const char *path; /* "" if the kind wants none */
+    bool is_detached;
+    const char *note; /* to be said below a good result, may be NULL */
+};
+int ctl_job_run(struct ctl *ctl, const struct ctl_job_request *request);
+
 /* Asks an actor for its METRICS; *text is appended to. As ctl_ask. */
 int ctl_metrics_of(struct ctl *ctl, const char *actor, cq_buf_t *text);
 /* The value of a sample or of one of its labels, from Prometheus text; false if it is not there. */

@@ -25,6 +25,14 @@ static const struct verb verbs[] = {
     {"metrics", "[ACTOR]", "counters as Prometheus text, of all actors or of one",
      "ACTOR: a name that status lists, e.g. edge.1. docs/operating.md says what they mean.",
      ctl_metrics},
+    {"backup", "DIR [--detach]", "copy the database into a new folder while it is in use",
+     "DIR must not exist, or be empty; the store makes it, as DIR.partial until it is whole and "
+     "verified. ^C cancels;\n"
+     "--detach starts it and returns. The master key is not in it. docs/operating.md "
+     "says how to restore.",
+     ctl_backup},
+    {"job", "[--follow] [--cancel]", "the store's latest long job (backup, …)",
+     "Exit code 0 if it runs, or came to its end and found nothing.", ctl_job},
 };
 
 enum {

@@ -40,6 +40,7 @@ static const struct cq_bus_op bus_ops[] = {
 #define ANSWER_none            NULL
 #define ANSWER_empty           &cq_empty_schema
 #define ANSWER_metrics         &cq_metrics_schema
+#define ANSWER_job_state       &cq_job_state_schema
 #define ANSWER_edge_init       &cq_edge_init_schema
 #define ANSWER_bus_welcome     &cq_bus_welcome_schema
 #define ANSWER_watched         &cq_watched_schema

@@ -26,6 +26,14 @@ enum cq_relation {
     CQ_RELATION_REMOVED = 4, /* were friends; the chat is readable, closed for sending */
 };
 
+/* Of a long job of the store. */
+enum cq_job_state_code {
+    CQ_JOB_RUNNING = 1,
+    CQ_JOB_DONE = 2,      /* it has come to its end; it may have found something */
+    CQ_JOB_FAILED = 3,    /* it could not do its work */
+    CQ_JOB_CANCELLED = 4, /* by JOB_CANCEL, or because the store stops */
+};
+
 enum cq_op_code {
 #define CQ_REQUEST(name, code, served, state, fields, answer, doc) CQ_OP_##name = (code),
 #define CQ_PUSH(name, code, policy, fields, doc)                   CQ_OP_##name = (code),

@@ -32,6 +32,10 @@ enum {
     CQ_ACTOR_NAME_MAX = 31,      /* "edge.2" */
     CQ_ENVELOPE_MAX = 4194304,   /* body of a bus envelope */
     CQ_ENVELOPE_ITEMS_MAX = 8192,     /* items in one envelope */
+    CQ_JOB_PATH_MAX = 4000,           /* a job's path */
+    CQ_JOB_TEXT_MAX = 2000,           /* what a job says */
+    CQ_JOB_FINDING_MAX = 500,         /* one finding of a job */
+    CQ_JOB_FINDINGS_MAX = 1000,       /* findings of a job that are kept; all are counted */
     CQ_HEARTBEAT_INTERVAL_MS = 25000, /* default: client and edge ping each other */
     CQ_HEARTBEAT_LIMIT_MS = 60000,    /* default: silence after which a peer is dead */
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0
  * Every decoder of what lies on disk, in Redis or in a client's hands: rows of the store, resume
- * tokens, values of presence. The first byte says which. What is accepted is written and read
- * again: it must come out the same.
+ * tokens, values of presence, manifests of backups. The first byte says which. What is accepted is
+ * written and read again: it must come out the same.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +12,7 @@
 #include "store/account.h"
 #include "store/chat.h"
 #include "store/friend.h"
+#include "store/manifest.h"
 #include "tests/fuzz/fuzz_wire.h"
 
 static void
@@ -120,8 +121,24 @@ try_key(struct cq_view key)
     (void)presence_redis_value_number(key, &number);
 }
 
+static void
+try_manifest(struct cq_view text)
+{
+    struct store_manifest m;
+    struct store_manifest again;
+    cq_buf_t b = {0};
+    (void)store_manifest_is_ours(text);
+    if (store_manifest_read(text, &m) == 0) {
+        store_manifest_write(&b, &m);
+        must(b.size == text.n && memcmp(b.data, text.p, b.size) == 0);
+        must(store_manifest_read((struct cq_view){b.data, b.size}, &again) == 0);
+    }
+    cq_buf_free(&b);
+}
+
 static void (*const tries[])(struct cq_view) = {
-    try_chat, try_index, try_friend, try_account, try_device, try_token, try_online, try_key,
+    try_chat,  try_index,  try_friend, try_account,  try_device,
+    try_token, try_online, try_key,    try_manifest,
 };
 
 int

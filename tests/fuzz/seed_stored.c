@@ -12,6 +12,7 @@
 #include "store/account.h"
 #include "store/chat.h"
 #include "store/friend.h"
+#include "store/manifest.h"
 
 enum {
     PATH_SIZE = 4096
@@ -93,6 +94,20 @@ write_key(cq_buf_t *b)
     cq_buf_append(b, text, presence_redis_value_key(text, PRESENCE_REDIS_ONLINE, &user));
 }
 
+static void
+write_manifest(cq_buf_t *b)
+{
+    struct store_manifest m = {.created_unix_ms = 1795497454817,
+                               .version = "0.1.0",
+                               .schema = 1,
+                               .epoch = {{7}},
+                               .head = 9,
+                               .marker = 3,
+                               .part_count = 1};
+    m.parts[0] = (struct store_manifest_part){"store", "data.mdb", 4096, {8}};
+    store_manifest_write(b, &m);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -128,6 +143,10 @@ main(int argc, char **argv)
     write_seeds(6, &b);
     write_key(&b);
     write_seeds(7, &b);
+    write_manifest(&b);
+    write_seeds(8, &b);
+    store_manifest_write_unfinished(&b, 1795497454817);
+    write_seed(8, "unfinished", b.data, b.size);
     cq_buf_free(&b);
     return EXIT_SUCCESS;
 }
