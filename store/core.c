@@ -178,8 +178,9 @@ start_actors(struct store_core *core)
 static int
 open_storage(struct store_core *core)
 {
-    const struct store_engine_cfg engine = {core->cfg->data, core->cfg->map_bytes,
-                                            core->cfg->reserve_bytes};
+    const struct store_engine_cfg engine = {.dir = core->cfg->data,
+                                            .map_bytes = core->cfg->map_bytes,
+                                            .reserve_bytes = core->cfg->reserve_bytes};
     const struct store_projection_cfg projection = {store_core_row_on_disk, core,
                                                     core->cfg->chat_cache};
     int rc = store_engine_open(&engine, &core->engine);

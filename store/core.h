@@ -39,6 +39,7 @@ struct store_core_cfg {
     uint64_t checkpoint_idle_ms; /* … or this long after the last round */
     uint64_t token_days;
     uint64_t hash_queue;
+    bool fsck; /* check the database and exit: fsck_offline.h */
 };
 
 struct store_revoked; /* on_device.c */

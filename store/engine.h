@@ -77,6 +77,7 @@ struct store_engine_cfg {
     const char *dir;        /* created with 0700 if missing */
     uint64_t map_bytes;     /* LMDB's map size: the largest the data can become */
     uint64_t reserve_bytes; /* refuse appends when the file system has less than this left */
+    bool read_ahead; /* everything is going to be read in order: a server's reads are random */
 };
 
 /* Opens or creates. 0; LOCKED; NEWER_SCHEMA; CORRUPT; IO; NO_SPACE. Each is logged here with a

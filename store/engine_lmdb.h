@@ -21,6 +21,7 @@ struct store_engine {
     char *dir;
     uint64_t map_bytes;
     uint64_t reserve_bytes;
+    bool read_ahead;
     int lock_fd;
     struct MDB_env *env; /* NULL after a reopen that failed */
     unsigned log;        /* MDB_dbi */

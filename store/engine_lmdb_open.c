@@ -412,7 +412,8 @@ open_env(store_engine_t *e)
         (rc = mdb_env_set_maxdbs(e->env, STORE_TABLE_COUNT + 1)) == 0 &&
         (rc = mdb_env_set_maxreaders(e->env, READERS_MAX)) == 0) {
         /* Random reads of a file larger than memory: reading ahead would throw good pages out. */
-        rc = mdb_env_open(e->env, e->dir, MDB_NOTLS | MDB_NORDAHEAD, FILE_MODE);
+        rc = mdb_env_open(e->env, e->dir, MDB_NOTLS | (e->read_ahead ? 0 : MDB_NORDAHEAD),
+                          FILE_MODE);
     }
     if (rc) {
         int err = -store_engine_lmdb_error(rc, "mdb_env_open");
@@ -445,6 +446,7 @@ store_engine_lmdb_new(const struct store_engine_cfg *cfg)
     CQ_ASSERT(e->dir);
     e->map_bytes = cfg->map_bytes;
     e->reserve_bytes = cfg->reserve_bytes;
+    e->read_ahead = cfg->read_ahead;
     e->lock_fd = -1;
     int failed = pthread_mutex_init(&e->mutex, NULL);
     failed |= pthread_cond_init(&e->changed, NULL);

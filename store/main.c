@@ -9,6 +9,7 @@
 #include "common/rt/random.h"
 
 #include "store/core.h"
+#include "store/fsck_offline.h"
 #include "store/restore.h"
 
 #define ITEM(key, type, field, preset, min, max, unit, doc)                                        \
@@ -93,6 +94,14 @@ static const struct cq_config_item items[] = {
          4096,
          "",
          "make the database from this backup, then exit; needs no broker"),
+    ITEM("fsck",
+         BOOL,
+         fsck,
+         "false",
+         0,
+         0,
+         "",
+         "check the database of a stopped store and exit: 0 clean, 1 findings, 2 could not run"),
     ITEM("log-level", STR, log_level, "info", 1, 8, "", "debug, info, warn or error"),
 };
 
@@ -100,12 +109,12 @@ enum {
     ITEM_COUNT = sizeof items / sizeof items[0]
 };
 
-/* A restore asks nobody. */
+/* A restore and a check ask nobody. */
 static bool
 wants_broker(int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--restore") == 0) {
+        if (strcmp(argv[i], "--restore") == 0 || strcmp(argv[i], "--fsck") == 0) {
             return false;
         }
     }
@@ -148,6 +157,8 @@ main(int argc, char **argv)
     cq_log_init(cfg.name, level < 0 ? CQ_LOG_INFO : (enum cq_log_level)level);
     if (cfg.restore[0]) {
         rc = store_restore_run(&cfg, cfg.restore) ? 1 : 0;
+    } else if (cfg.fsck) {
+        rc = store_fsck_offline_run(&cfg);
     } else {
         rc = serve(&cfg);
     }

@@ -3,6 +3,7 @@
  */
 #include "store/backup.h"
 #include "store/core.h"
+#include "store/fsck_job.h"
 
 static void
 refuse(struct store_core *core, const struct cq_bus_from *from, int rc)
@@ -78,5 +79,6 @@ store_on_job_cancel(void *ctx, const struct cq_bus_from *from, cq_reader_t *fiel
 
 const struct store_job_kind store_job_kinds[] = {
     {"backup", "bytes", true, store_backup_run},
+    {"fsck", "records", false, store_fsck_job_run},
 };
 const size_t store_job_kind_count = sizeof store_job_kinds / sizeof store_job_kinds[0];

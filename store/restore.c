@@ -226,7 +226,7 @@ set_epoch(store_engine_t *engine, const struct cq_id *epoch)
 static int
 begin_history(struct restore *r)
 {
-    const struct store_engine_cfg cfg = {r->fresh, r->cfg->map_bytes, 0};
+    const struct store_engine_cfg cfg = {.dir = r->fresh, .map_bytes = r->cfg->map_bytes};
     struct cq_id epoch = cq_random_id();
     store_engine_t *engine = NULL;
     int rc = store_engine_open(&cfg, &engine);

@@ -120,16 +120,56 @@ verify_password(store_vault_t *v, struct store_vault_job *job)
     job->rc = ok && exists ? 0 : -CQ_E_BAD_CREDENTIALS;
 }
 
-static void
-make_key(store_vault_t *v, struct store_vault_job *job)
+void
+store_vault_make_key(const store_vault_t *v, struct store_vault_key *k)
 {
     uint8_t key[CQ_KEY_SIZE];
     uint8_t ad[CHAT_AD_SIZE];
     randombytes_buf(key, sizeof key);
-    chat_ad(ad, &job->chat, job->key_version);
-    wrap(job->wrapped, (struct cq_view){key, sizeof key}, (struct cq_view){ad, sizeof ad},
+    chat_ad(ad, &k->chat, k->key_version);
+    wrap(k->wrapped, (struct cq_view){key, sizeof key}, (struct cq_view){ad, sizeof ad},
          v->secrets->master);
     sodium_memzero(key, sizeof key);
+}
+
+static bool
+unwrap_chat_key(const store_vault_t *v, const struct store_vault_key *k, uint8_t key[CQ_KEY_SIZE])
+{
+    uint8_t ad[CHAT_AD_SIZE];
+    chat_ad(ad, &k->chat, k->key_version);
+    return unwrap(key, (struct cq_view){k->wrapped, sizeof k->wrapped},
+                  (struct cq_view){ad, sizeof ad}, v->secrets->master);
+}
+
+bool
+store_vault_unwraps(const store_vault_t *v, const struct store_vault_key *k)
+{
+    uint8_t key[CQ_KEY_SIZE];
+    bool ok = unwrap_chat_key(v, k, key);
+    sodium_memzero(key, sizeof key);
+    return ok;
+}
+
+bool
+store_vault_is_same_key(const store_vault_t *v,
+                        const struct store_vault_key *a,
+                        const struct store_vault_key *b)
+{
+    uint8_t first[CQ_KEY_SIZE];
+    uint8_t second[CQ_KEY_SIZE];
+    bool is_same = unwrap_chat_key(v, a, first) && unwrap_chat_key(v, b, second) &&
+                   sodium_memcmp(first, second, sizeof first) == 0;
+    sodium_memzero(first, sizeof first);
+    sodium_memzero(second, sizeof second);
+    return is_same;
+}
+
+static void
+make_key(store_vault_t *v, struct store_vault_job *job)
+{
+    struct store_vault_key k = {.chat = job->chat, .key_version = job->key_version};
+    store_vault_make_key(v, &k);
+    memcpy(job->wrapped, k.wrapped, sizeof job->wrapped);
     job->rc = 0;
 }
 
@@ -155,12 +195,9 @@ rewrap(store_vault_t *v,
        const uint8_t bundle_key[CQ_KEY_SIZE])
 {
     uint8_t key[CQ_KEY_SIZE];
-    uint8_t ad[CHAT_AD_SIZE];
     uint8_t bundle_ad[BUNDLE_AD_SIZE];
     uint8_t wrapped[STORE_WRAPPED_SIZE];
-    chat_ad(ad, &k->chat, k->key_version);
-    if (!unwrap(key, (struct cq_view){k->wrapped, sizeof k->wrapped},
-                (struct cq_view){ad, sizeof ad}, v->secrets->master)) {
+    if (!unwrap_chat_key(v, k, key)) {
         char chat[CQ_ID_HEX_SIZE];
         CQ_LOG(ERROR, "STORE-VAULT-UNWRAP",
                "chat=%s advice=\"this chat's key is damaged or of another master key\"",

@@ -94,6 +94,14 @@ int store_vault_open(cq_loop_t *loop,
 void store_vault_close(store_vault_t **v);
 /* Ed25519 public key, 32 bytes, view until close. */
 const uint8_t *store_vault_public_key(const store_vault_t *v);
+/* Without the queue, from any thread (the keys are read-only once the vault is open); microseconds.
+ * make_key fills wrapped with a new key for chat and key_version; the others say whether a wrapped
+ * key belongs to its chat, version and this master key, and whether two hold the same key. */
+void store_vault_make_key(const store_vault_t *v, struct store_vault_key *k);
+bool store_vault_unwraps(const store_vault_t *v, const struct store_vault_key *k);
+bool store_vault_is_same_key(const store_vault_t *v,
+                             const struct store_vault_key *a,
+                             const struct store_vault_key *b);
 /* Takes *job; 0, or BUSY (then the job stays the caller's). */
 int store_vault_submit(store_vault_t *v, struct store_vault_job **job) CQ_MUST_CHECK;
 struct store_vault_job *store_vault_job_new(enum store_vault_kind kind);

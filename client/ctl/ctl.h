@@ -102,6 +102,7 @@ ctl_verb_fn ctl_status;  /* status.c */
 ctl_verb_fn ctl_metrics; /* metrics.c */
 
 ctl_verb_fn ctl_backup; /* backup.c */
+ctl_verb_fn ctl_fsck;   /* fsck.c */
 ctl_verb_fn ctl_job;    /* job.c */
 
 /* A long job of the store (job.c): starts it, shows its progress, what it finds and its result; ^C

@@ -31,6 +31,12 @@ static const struct verb verbs[] = {
      "--detach starts it and returns. The master key is not in it. docs/operating.md "
      "says how to restore.",
      ctl_backup},
+    {"fsck", "[--detach]", "check the database while it is in use",
+     "Everything in the tables is compared with what the log says; nothing is changed. Findings go "
+     "to standard output, one a line.\n"
+     "Exit code 0: clean; 1: findings, or it failed; 3: no answer. Takes seconds per million "
+     "messages; ^C cancels it.",
+     ctl_fsck},
     {"job", "[--follow] [--cancel]", "the store's latest long job (backup, …)",
      "Exit code 0 if it runs, or came to its end and found nothing.", ctl_job},
 };

@@ -272,7 +272,8 @@ core_cfg(void)
 static void
 open_core(void)
 {
-    const struct store_engine_cfg engine = {options.data, UINT64_C(1) << 38, 64 << 20};
+    const struct store_engine_cfg engine = {
+        .dir = options.data, .map_bytes = UINT64_C(1) << 38, .reserve_bytes = 64 << 20};
     core = (struct store_core){.cfg = core_cfg()};
     const struct store_projection_cfg projection = {store_core_row_on_disk, &core, options.cache};
     check(store_engine_open(&engine, &core.engine), "open");

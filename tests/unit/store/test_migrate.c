@@ -31,7 +31,7 @@ static char dir[FOLDER_PATH_SIZE];
 static store_engine_t *
 open_engine(void)
 {
-    const struct store_engine_cfg cfg = {dir, (uint64_t)64 << 20, 0};
+    const struct store_engine_cfg cfg = {.dir = dir, .map_bytes = (uint64_t)64 << 20};
     store_engine_t *e = NULL;
     assert_int_equal(store_engine_open(&cfg, &e), 0);
     return e;
@@ -182,7 +182,7 @@ migrate_and_die(unsigned steps, size_t records_max)
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0) {
-        const struct store_engine_cfg cfg = {dir, (uint64_t)64 << 20, 0};
+        const struct store_engine_cfg cfg = {.dir = dir, .map_bytes = (uint64_t)64 << 20};
         store_engine_t *e = NULL;
         uint64_t version = 0;
         int rc = store_engine_open(&cfg, &e);

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * fsck: the store's job "fsck".
+ */
+#include "client/ctl/ctl.h"
+
+int
+ctl_fsck(struct ctl *ctl, struct ctl_args *args)
+{
+    const struct ctl_job_request request = {
+        .kind = "fsck", .path = "", .is_detached = ctl_flag(args, "--detach")};
+    int rc = ctl_words(ctl, args, 0, 0);
+    rc = rc ? rc : ctl_open(ctl);
+    return rc ? rc : ctl_job_run(ctl, &request);
+}
