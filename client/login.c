@@ -21,6 +21,28 @@ is_final(int err)
     return false;
 }
 
+void
+cq_session_token_refused(cq_session_t *s, int err)
+{
+    struct cq_identity now;
+    bool changed = !cq_db_identity_load(s->db, &now) && now.token_size &&
+                   (now.token_size != s->id.token_size ||
+                    sodium_memcmp(now.token, s->id.token, now.token_size) != 0);
+    if (changed) {
+        /* another process of this home has logged in again meanwhile */
+        sodium_memzero(&now, sizeof now);
+        cq_session_fail(s, err, "the token was renewed");
+        return;
+    }
+    s->id.token_size = 0;
+    if (cq_session_tx(s) || cq_db_identity_save(s->db, &s->id)) {
+        cq_session_tx_fail(s, -CQ_E_IO);
+    }
+    (void)!cq_session_tx_end(s);
+    sodium_memzero(&now, sizeof now);
+    cq_session_give_up(s, err, cq_client_error_text(err));
+}
+
 static void
 refused(cq_session_t *s, int err, uint64_t retry_after_ms)
 {
@@ -31,22 +53,8 @@ refused(cq_session_t *s, int err, uint64_t retry_after_ms)
         return;
     }
     if (!s->auth && (err == CQ_E_BAD_TOKEN || err == CQ_E_REVOKED)) {
-        struct cq_identity now;
-        bool changed = !cq_db_identity_load(s->db, &now) && now.token_size &&
-                       (now.token_size != s->id.token_size ||
-                        sodium_memcmp(now.token, s->id.token, now.token_size) != 0);
-        if (changed) {
-            /* another process of this home has logged in again meanwhile */
-            sodium_memzero(&now, sizeof now);
-            cq_session_fail(s, err, "the token was renewed");
-            return;
-        }
-        s->id.token_size = 0;
-        if (cq_session_tx(s) || cq_db_identity_save(s->db, &s->id)) {
-            cq_session_tx_fail(s, -CQ_E_IO);
-        }
-        (void)!cq_session_tx_end(s);
-        sodium_memzero(&now, sizeof now);
+        cq_session_token_refused(s, err);
+        return;
     }
     cq_session_give_up(s, err, cq_client_error_text(err));
 }

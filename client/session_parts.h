@@ -151,6 +151,8 @@ uint64_t cq_session_now(const cq_session_t *s);
 void cq_session_fail(cq_session_t *s, int error, const char *why);
 /* Stop for good: error tells the user what to do. */
 void cq_session_give_up(cq_session_t *s, int error, const char *why);
+/* The token is void (login.c): forgets it and gives up, unless another process has a new one. */
+void cq_session_token_refused(cq_session_t *s, int err);
 void cq_session_wait(cq_session_t *s, uint32_t delay_ms);
 /* The attempt that is being waited for comes not before delay_ms from now. */
 void cq_session_wait_longer(cq_session_t *s, uint64_t delay_ms);

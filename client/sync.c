@@ -28,6 +28,12 @@ sync_failed(cq_session_t *s, const struct cq_answer *a)
         cq_session_soon(s, a->retry_after_ms > SYNC_PAUSE_MS ? a->retry_after_ms : SYNC_PAUSE_MS);
         return;
     }
+    if (a->err == CQ_E_REVOKED) {
+        /* an edge took the token, but the store does not know the device: it was restored from a
+         * backup that is older than the device */
+        cq_session_token_refused(s, a->err);
+        return;
+    }
     cq_session_fail(s, a->err ? a->err : CQ_E_BAD_FRAME,
                     cq_client_error_text(a->err ? a->err : CQ_E_BAD_FRAME));
 }

@@ -228,6 +228,12 @@ int store_device_row(struct store_core *core,
                      const struct cq_id *user,
                      const struct cq_id *device,
                      struct store_device *out) CQ_MUST_CHECK;
+/* 0; REVOKED if there is no such device: it was made after the backup that this database was
+ * restored from, and has to log in again. (Revoked ones are refused before:
+ * store_device_is_revoked.) */
+int store_device_check(struct store_core *core,
+                       const struct cq_id *user,
+                       const struct cq_id *device) CQ_MUST_CHECK;
 void store_device_put(struct store_core *core,
                       const struct cq_id *user,
                       const struct cq_id *device,

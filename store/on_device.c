@@ -133,6 +133,15 @@ store_device_row(struct store_core *core,
     return rc ? rc : store_device_read(row, out);
 }
 
+int
+store_device_check(struct store_core *core, const struct cq_id *user, const struct cq_id *device)
+{
+    struct store_key key = store_key_pair(user, device);
+    struct cq_view row;
+    int rc = store_core_row(core, STORE_TABLE_DEVICE, &key, &row);
+    return rc == -CQ_E_NOT_FOUND ? -CQ_E_REVOKED : rc;
+}
+
 void
 store_device_put(struct store_core *core,
                  const struct cq_id *user,

@@ -123,7 +123,10 @@ store_on_keys(struct store_core *core, struct store_call *call, const void *in)
     const struct cq_keys *keys = in;
     struct lacking l = {0};
     struct store_device device;
-    int rc = store_device_row(core, &call->user, &call->device, &device);
+    int rc = store_device_check(core, &call->user, &call->device);
+    if (!rc) {
+        rc = store_device_row(core, &call->user, &call->device, &device);
+    }
     if (!rc) {
         rc = read_have(&keys->have, &l);
     }

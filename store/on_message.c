@@ -41,6 +41,16 @@ repeat_send(struct store_core *core,
     return 0;
 }
 
+/* May the chat have one more device? */
+static int
+check_new_device(struct store_core *core, struct store_call *call, const struct store_chat *chat)
+{
+    if (chat->device_count == STORE_CHAT_DEVICES_MAX) {
+        return -CQ_E_BAD_DEVICE;
+    }
+    return store_device_check(core, &call->user, &call->device);
+}
+
 static int
 accept_send(struct store_core *core,
             struct store_call *call,
@@ -53,10 +63,8 @@ accept_send(struct store_core *core,
     if (send->key_version != chat->key_version) {
         return -CQ_E_KEY_VERSION;
     }
-    if (chat->device_count == STORE_CHAT_DEVICES_MAX && !store_chat_device(chat, &call->device)) {
-        return -CQ_E_BAD_DEVICE;
-    }
-    int rc = store_core_writable(core);
+    int rc = store_chat_device(chat, &call->device) ? 0 : check_new_device(core, call, chat);
+    rc = rc ? rc : store_core_writable(core);
     if (rc) {
         return rc;
     }
@@ -149,8 +157,9 @@ ack_chat(struct store_core *core, struct store_call *call, const struct cq_ack_c
         return -CQ_E_ABOVE_HEAD;
     }
     const struct store_chat_device *device = store_chat_device(chat, &call->device);
-    if (!device && chat->device_count == STORE_CHAT_DEVICES_MAX) {
-        return -CQ_E_BAD_DEVICE;
+    rc = device ? 0 : check_new_device(core, call, chat);
+    if (rc) {
+        return rc;
     }
     uint64_t held = device ? device->delivered : 0;
     if (ack->read > chat->members[member].read) {

@@ -254,6 +254,10 @@ store_on_sync(struct store_core *core, struct store_call *call, const void *in)
     bool same_epoch = cq_id_eq(&sync->epoch, &core->epoch);
     bool reset = !same_epoch && !cq_id_is_none(&sync->epoch);
     uint64_t version = same_epoch && sync->version <= core->last_pos ? sync->version : 0;
+    int rc = store_device_check(core, &call->user, &call->device);
+    if (rc) {
+        return rc;
+    }
     note_seen(core, &call->device, version);
     struct sync s = {
         .core = core,
@@ -261,7 +265,7 @@ store_on_sync(struct store_core *core, struct store_call *call, const void *in)
         .version = version,
         .settled_version = oldest_version(core, &call->user),
     };
-    int rc = store_friend_each(core, &call->user, collect_changed, &s);
+    rc = store_friend_each(core, &call->user, collect_changed, &s);
     s.rc = s.rc ? s.rc : rc;
     if (!s.rc) {
         answer_sync(&s, reset);
