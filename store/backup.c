@@ -14,12 +14,14 @@
 #include "store/copy_check.h"
 #include "store/core.h"
 #include "store/disk.h"
+#include "store/fsck_job.h"
 
 enum {
     PATH_SIZE = CQ_JOB_PATH_MAX + 64,
     DIR_MODE = 0700,
     SPARE_BYTES = 16 * 1024 * 1024, /* of the disk, beside the copy */
-    WHY_SIZE = 256
+    WHY_SIZE = 256,
+    STAGES = 3, /* of progress: copying, reading back, checking */
 };
 
 struct backup {
@@ -33,6 +35,7 @@ struct backup {
     uint64_t reserve_bytes; /* of the target's disk, if the store lives on it too */
     uint64_t expected_bytes;
     uint64_t read_bytes; /* read back */
+    uint64_t found;      /* by fsck, in the copy */
     store_disk_file_t *out;
     int write_rc;
     struct store_manifest manifest;
@@ -175,7 +178,7 @@ on_copied(void *ctx, const void *data, size_t n)
     b->write_rc = store_disk_write(b->out, data, n);
     uint64_t done = store_disk_bytes(b->out);
     uint64_t size = done > b->expected_bytes ? done : b->expected_bytes;
-    store_job_progress(b->job, done, 2 * size); /* it is going to be read back */
+    store_job_progress(b->job, done, STAGES * size);
     return b->write_rc == 0 && !store_job_is_cancelled(b->job);
 }
 
@@ -210,15 +213,21 @@ on_read_back(void *ctx, const void *data, size_t n)
     struct backup *b = ctx;
     (void)data;
     b->read_bytes += n;
-    store_job_progress(b->job, part_of(b)->bytes + b->read_bytes, 2 * part_of(b)->bytes);
+    store_job_progress(b->job, part_of(b)->bytes + b->read_bytes, STAGES * part_of(b)->bytes);
     return store_job_is_cancelled(b->job) ? -CQ_E_UNAVAILABLE : 0;
+}
+
+static bool
+is_cancelled(void *ctx)
+{
+    const struct backup *b = ctx;
+    return store_job_is_cancelled(b->job);
 }
 
 static bool
 on_check(void *ctx)
 {
-    const struct backup *b = ctx;
-    return !store_job_is_cancelled(b->job);
+    return !is_cancelled(ctx);
 }
 
 static int
@@ -250,6 +259,44 @@ verify(struct backup *b)
     return 0;
 }
 
+static void
+on_examined(void *ctx, const struct store_fsck_progress *p)
+{
+    struct backup *b = ctx;
+    uint64_t bytes = part_of(b)->bytes;
+    store_job_progress(b->job, (STAGES - 1) * bytes + bytes / 1000 * p->permille, STAGES * bytes);
+}
+
+/* Does everything in the copy follow from its log? What fsck finds is in the database as well: that
+ * is no reason to be without a backup, but one to be told. */
+static int
+examine(struct backup *b)
+{
+    struct store_fsck_report report;
+    store_engine_t *copy = NULL;
+    store_job_say(b->job, "checking");
+    int rc = store_engine_open_copy(b->partial, &copy);
+    if (rc) {
+        store_job_say(b->job, "the copy cannot be opened: %s", cq_err_text(rc));
+        return rc;
+    }
+    const struct store_fsck_cfg cfg = {.engine = copy,
+                                       .vault = b->core->vault,
+                                       .is_cancelled = is_cancelled,
+                                       .on_progress = on_examined,
+                                       .ctx = b};
+    rc = store_fsck_run(&cfg, &report);
+    if (rc) {
+        store_job_say(b->job, "the copy cannot be checked: %s", cq_err_text(rc));
+    } else {
+        b->found = report.found;
+        store_fsck_job_findings(b->job, &report);
+    }
+    store_fsck_report_free(&report);
+    store_engine_close(&copy);
+    return rc;
+}
+
 /* ---- the name ---- */
 
 static int
@@ -268,11 +315,13 @@ finish(struct backup *b)
         return rc;
     }
     const struct store_manifest_part *part = part_of(b);
-    store_job_progress(b->job, 2 * part->bytes, 2 * part->bytes);
+    store_job_progress(b->job, STAGES * part->bytes, STAGES * part->bytes);
     bool is_small = part->bytes < 10 * 1048576;
-    store_job_say(b->job, "%s: %" PRIu64 " %s, %" PRIu64 " records, verified", b->path,
-                  is_small ? part->bytes >> 10 : part->bytes >> 20, is_small ? "KiB" : "MiB",
-                  b->manifest.head);
+    store_job_say(b->job,
+                  "%s: %" PRIu64 " %s, %" PRIu64 " records, verified, %" PRIu64 " findings%s",
+                  b->path, is_small ? part->bytes >> 10 : part->bytes >> 20,
+                  is_small ? "KiB" : "MiB", b->manifest.head, b->found,
+                  b->found ? ": the database itself is damaged (docs/operating.md, fsck)" : "");
     return 0;
 }
 
@@ -281,7 +330,7 @@ store_backup_run(store_job_t *job)
 {
     static int (*const steps[])(struct backup *) = {name_paths, check_target, check_space,
                                                     make_partial};
-    static int (*const work[])(struct backup *) = {make_copy, verify, finish};
+    static int (*const work[])(struct backup *) = {make_copy, verify, examine, finish};
     struct backup *b = calloc(1, sizeof *b);
     int rc = b ? 0 : -CQ_E_INTERNAL;
     if (rc) {

@@ -199,6 +199,7 @@ look(store_engine_t *e)
 {
     MDB_txn *txn;
     uint64_t last_pos = 0;
+    uint64_t fence = 0;
     int rc =
         store_engine_lmdb_error(mdb_txn_begin(e->env, NULL, MDB_RDONLY, &txn), "mdb_txn_begin");
     if (rc) {
@@ -212,6 +213,9 @@ look(store_engine_t *e)
         rc = store_engine_lmdb_refuse(e, CQ_E_NEWER_SCHEMA,
                                       "written by a newer version: use that one, or newer");
     }
+    if (rc == 0 && store_engine_lmdb_number(e, txn, STORE_META_FENCE, &fence) != 0) {
+        rc = store_engine_lmdb_refuse(e, CQ_E_CORRUPT, "the copy has no fence");
+    }
     if (rc == 0) {
         rc = store_engine_lmdb_last(e, txn, &last_pos);
     }
@@ -219,6 +223,7 @@ look(store_engine_t *e)
         mdb_txn_abort(txn);
         return rc;
     }
+    atomic_store(&e->fence, fence);
     atomic_store(&e->last_pos, last_pos);
     return store_engine_lmdb_error(mdb_txn_commit(txn), "mdb_txn_commit"); /* keeps the handles */
 }

@@ -6,7 +6,6 @@
 #include "common/rt/log.h"
 
 #include "store/core.h"
-#include "store/fsck.h"
 
 static bool
 is_cancelled(void *ctx)
@@ -22,8 +21,8 @@ on_progress(void *ctx, const struct store_fsck_progress *p)
     store_job_say(ctx, "pass %u, %" PRIu64 " findings", p->pass, p->found);
 }
 
-static void
-say_result(store_job_t *job, const struct store_fsck_report *r)
+void
+store_fsck_job_findings(store_job_t *job, const struct store_fsck_report *r)
 {
     for (size_t i = 0; i < r->finding_count; i++) {
         const struct store_fsck_finding *f = &r->findings[i];
@@ -36,6 +35,12 @@ say_result(store_job_t *job, const struct store_fsck_report *r)
                            store_fsck_kind_text(i));
         }
     }
+}
+
+static void
+say_result(store_job_t *job, const struct store_fsck_report *r)
+{
+    store_fsck_job_findings(job, r);
     store_job_progress(job, r->records, r->records);
     store_job_say(job,
                   "%" PRIu64 " records, %" PRIu64 " messages, %" PRIu64 " chats, %" PRIu64

@@ -145,6 +145,24 @@ def test_everything_sent_before_is_in_it(system, ctl, target, some_data):
         copy.stop()
 
 
+def test_damage_of_the_database_is_told(target):
+    """The backup is made all the same: who has a damaged database needs it all the more."""
+    row = f"VERSION=3\nformat=bytevalue\ndatabase=unread_audit\ntype=btree\nHEADER=END\n 0000{'00' * 32}\n 90\nDATA=END\n"
+    s = System(edges=1)
+    s.broker.start(), s.store.start()
+    try:
+        s.store.wait_log("id=STORE-REGISTERED")
+        s.store.stop()
+        subprocess.run(["mdb_load", "-f", "/dev/stdin", s.dir / "store"], input=row.encode(), check=True)
+        s.store.start()
+        code, rows = Ctl(s).json("backup", target)
+        assert code == 1 and rows[-1]["state"] == "done" and rows[-1]["findings"] == len(rows) - 1 > 0
+        assert all("unread_audit" in r["text"] for r in rows[:-1]) and "damaged" in rows[-1]["text"]
+        new_restored(s, target, target.parent / "new")
+    finally:
+        s.stop()
+
+
 # ---- refused ----
 
 
