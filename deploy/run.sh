@@ -12,6 +12,8 @@ source "$REPO/deploy/lib/service.sh"
 source "$REPO/deploy/lib/rolling.sh"
 # shellcheck source-path=SCRIPTDIR source=lib/supervise.sh
 source "$REPO/deploy/lib/supervise.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/backup.sh
+source "$REPO/deploy/lib/backup.sh"
 
 BIN=${CHASQUI_BIN:-$REPO/build/release/bin}
 DATA=$REPO/data
@@ -19,6 +21,8 @@ PORT=8080
 EDGES=2
 BUILD=yes
 MODE=foreground
+BACKUP=     # folder of --backup or --restore
+MASTER_KEY= # file of --master-key
 
 usage() {
     cat <<'END'
@@ -29,6 +33,10 @@ usage: deploy/run.sh [options]
   --status       show what runs on this data folder; exit code 0 only if all of it runs
   --restart-rolling
                  build, then restart the edges one by one under load: nobody is refused, nothing is lost or doubled
+  --backup FOLDER
+                 copy the database of the running system into a new folder (not the master key: keep that elsewhere)
+  --restore FOLDER [--master-key FILE]
+                 make the database from a backup; --data names a folder without one
   --data DIR     where everything is kept (default: data in the repository)
   --port P       port of the first edge, the next ones follow (default: 8080)
   --edges N      number of edges, 1 to 32 (default: 2)
@@ -55,7 +63,7 @@ parse_options() {
     while (($#)); do
         given=$1
         case $given in
-            --data | --port | --edges)
+            --data | --port | --edges | --backup | --restore | --master-key)
                 [[ -n ${2:-} ]] || bad_usage "$given needs a value"
                 ;;
         esac
@@ -64,6 +72,15 @@ parse_options() {
             --stop) MODE=stop ;;
             --status) MODE=status ;;
             --restart-rolling) MODE=rolling ;;
+            --backup | --restore)
+                MODE=${given#--}
+                BACKUP=$2
+                shift
+                ;;
+            --master-key)
+                MASTER_KEY=$2
+                shift
+                ;;
             --supervise) MODE=supervise ;; # what --detach leaves in the background
             --no-build) BUILD=no ;;
             --data)
@@ -88,6 +105,7 @@ parse_options() {
         esac
         shift
     done
+    [[ -z $MASTER_KEY || $MODE == restore ]] || bad_usage "--master-key belongs to --restore"
     ((PORT + EDGES - 1 <= 65535)) || bad_usage "port $PORT leaves no room for $EDGES edges"
 }
 
@@ -146,6 +164,17 @@ main() {
             [[ -d $DATA ]] || die "nothing runs here: there is no folder $DATA"
             name_folders
             "${MODE}_all"
+            ;;
+        backup)
+            [[ -d $DATA ]] || die "nothing runs here: there is no folder $DATA"
+            name_folders
+            backup_all "$BACKUP"
+            ;;
+        restore)
+            prepare_folders
+            [[ $BUILD == no ]] || build
+            check_programs
+            restore_all "$BACKUP"
             ;;
         rolling)
             [[ -d $DATA ]] || die "nothing runs here: there is no folder $DATA"

@@ -28,8 +28,8 @@ static const struct verb verbs[] = {
     {"backup", "DIR [--detach]", "copy the database into a new folder while it is in use",
      "DIR must not exist, or be empty; the store makes it, as DIR.partial until it is whole and "
      "verified. ^C cancels;\n"
-     "--detach starts it and returns. The master key is not in it. docs/operating.md "
-     "says how to restore.",
+     "--detach starts it and returns. The master key is not in it. To restore: deploy/run.sh "
+     "--restore DIR.",
      ctl_backup},
     {"fsck", "[--detach]", "check the database while it is in use",
      "Everything in the tables is compared with what the log says; nothing is changed. Findings go "

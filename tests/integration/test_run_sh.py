@@ -303,3 +303,46 @@ def test_stop_of_nothing(data):
     assert run("--stop", "--data", data).returncode != 0
     assert run("--stop", "--data", data / "none").returncode != 0
     assert run("--status", "--data", data).returncode != 0
+
+
+def test_backup_and_restore(running, port):
+    """Everything, on another data folder, with the key from its own place."""
+    data, _ = running
+    x, y = Device("ann.backup").signup(f"ws://127.0.0.1:{port}/ws"), Device("bob.backup").signup(f"ws://127.0.0.1:{port + 1}/ws")
+    befriend(x, y)
+    x.send(y, "kept")
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="cq-run-backup-"))
+    new = folder / "new"
+    try:
+        r = run("--backup", folder / "b", "--data", data)
+        assert r.returncode == 0 and "verified" in r.stdout and "master key" in r.stdout, r
+        assert run("--backup", folder / "b", "--data", data).returncode == 1
+        x.send(y, "lost")
+        x.close(), y.close()
+        r = run("--restore", folder / "b", "--data", data, "--no-build")
+        assert r.returncode == 1 and "a system runs" in r.stderr
+        shutil.copy(data / "keys/master.key", folder / "my.key")
+        assert run("--stop", "--data", data).returncode == 0
+        r = run("--restore", folder / "b", "--data", data, "--no-build")
+        assert r.returncode == 1 and "already" in r.stderr
+        r = run("--restore", folder / "b", "--data", new, "--no-build")
+        assert r.returncode == 1 and "master key is missing" in r.stderr
+        r = run("--restore", folder / "b", "--data", new, "--no-build", "--master-key", folder / "my.key")
+        assert r.returncode == 0 and "restored into" in r.stdout, r
+        assert (new / "keys/master.key").stat().st_mode & 0o777 == 0o600
+        r = run("--detach", "--no-build", "--data", new, "--port", port)
+        assert r.returncode == 0, r.stderr
+        x.login(f"ws://127.0.0.1:{port}/ws")
+        assert x.texts(y) == ["kept"]
+        x.close()
+    finally:
+        run("--stop", "--data", new)
+        shutil.rmtree(folder)
+
+
+def test_backup_says_what_is_wrong(data, tmp_path):
+    assert "nothing runs" in run("--backup", tmp_path / "b", "--data", data).stderr
+    assert run("--backup").returncode == 2
+    assert run("--status", "--master-key", "/x").returncode == 2
+    r = run("--restore", tmp_path / "none", "--data", data, "--no-build")
+    assert r.returncode == 1 and "no folder" in r.stderr

@@ -1,0 +1,40 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: MPL-2.0
+# --backup and --restore: chasquictl and chasqui-store know how; here are the folders of this layout.
+
+# backup_all FOLDER: of the system that runs on this data folder.
+backup_all() {
+    [[ -x $BIN/chasquictl ]] || die "$BIN/chasquictl is missing: run without --no-build once"
+    if [[ ! -e $RUN/lock ]] || ! is_locked; then
+        die "nothing runs on $DATA"
+    fi
+    exec "$BIN/chasquictl" --data "$DATA" backup "$1"
+}
+
+# The key that the backup was made with, at its place. Nothing is overwritten.
+place_master_key() {
+    local key=$DATA/keys/master.key
+    if [[ -z $MASTER_KEY ]]; then
+        [[ -f $key ]] || die "the master key is missing: put your copy of it at $key, or give it with --master-key FILE"
+        return 0
+    fi
+    [[ -f $MASTER_KEY ]] || die "there is no file $MASTER_KEY"
+    if [[ -f $key ]]; then
+        cmp -s -- "$MASTER_KEY" "$key" || die "$key is another key than $MASTER_KEY: move it away first"
+        return 0
+    fi
+    install -m 600 -- "$MASTER_KEY" "$key" || die "cannot write $key"
+}
+
+# restore_all FOLDER: into this data folder, which has no database yet.
+restore_all() {
+    ! is_locked || die "a system runs on $DATA: stop it with --stop, or restore into another folder"
+    [[ -d $1 ]] || die "there is no folder $1"
+    place_master_key
+    if ! "$BIN/chasqui-store" --restore "$1" --data "$DATA/store" --master-key "$DATA/keys/master.key" \
+        >>"$LOG/restore.log" 2>&1; then
+        tail -n 2 -- "$LOG/restore.log" >&2
+        die "not restored: see $LOG/restore.log"
+    fi
+    say "restored into $DATA: start it as usual. Devices revoked after the backup have to be revoked again"
+}
