@@ -23,7 +23,9 @@ store_key_view(const struct store_key *k)
 static inline void
 store_key_add(struct store_key *k, const void *data, size_t n)
 {
-    memcpy(k->b + k->n, data, n);
+    if (n) { /* data of an empty view is NULL */
+        memcpy(k->b + k->n, data, n);
+    }
     k->n += n;
 }
 
