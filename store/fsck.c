@@ -6,6 +6,7 @@
 #include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "common/rt/check.h"
 #include "common/rt/loop.h"
@@ -17,6 +18,7 @@ enum {
     CLOCK_EVERY = 256, /* steps */
     PEOPLE_PERMILLE = 100,
     STATE_MIN_BYTES = 4096,
+    GENTLE_NICE = 10,
 };
 
 /* ---- snapshots ---- */
@@ -158,7 +160,9 @@ store_fsck_walk(struct store_fsck *f,
                 void *ctx)
 {
     struct walk w = {.f = f, .fn = fn, .ctx = ctx};
-    store_key_add(&w.next, from.p, from.n);
+    if (from.n) {
+        store_key_add(&w.next, from.p, from.n);
+    }
     int rc = 0;
     do {
         w.is_resumed = false;
@@ -288,9 +292,9 @@ check_all(struct store_fsck *f)
 }
 
 int
-store_fsck_run(const struct store_fsck_cfg *given, struct store_fsck_report *report)
+store_fsck_run(const struct store_fsck_cfg *cfg_given, struct store_fsck_report *report)
 {
-    struct store_fsck_cfg cfg = *given;
+    struct store_fsck_cfg cfg = *cfg_given;
     cfg.state_bytes_max = cfg.state_bytes_max ? cfg.state_bytes_max : STORE_FSCK_STATE_PRESET_BYTES;
     cfg.state_bytes_max =
         cfg.state_bytes_max > STATE_MIN_BYTES ? cfg.state_bytes_max : STATE_MIN_BYTES;
@@ -300,6 +304,10 @@ store_fsck_run(const struct store_fsck_cfg *given, struct store_fsck_report *rep
     struct store_fsck f = {
         .cfg = &cfg, .report = report, .fence = store_engine_fence(cfg.engine), .countdown = 1};
     uint64_t start = cq_now_mono_ms();
+    if (cfg.is_gentle) {
+        /* Of this thread: Linux knows no other processes. A refusal only makes it less gentle. */
+        (void)setpriority(PRIO_PROCESS, 0, GENTLE_NICE);
+    }
     f.last_pos = store_engine_last_pos(cfg.engine);
     int rc = check_all(&f);
     store_snapshot_close(&f.snapshot);

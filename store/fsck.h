@@ -62,7 +62,7 @@ enum {
     STORE_FSCK_FINDINGS_PRESET = 100,
     STORE_FSCK_SNAPSHOT_PRESET_MS = 200,
 };
-#define STORE_FSCK_STATE_PRESET_BYTES ((size_t)224 << 20)
+#define STORE_FSCK_STATE_PRESET_BYTES ((size_t)320 << 20)
 
 struct store_fsck_finding {
     enum store_fsck_kind kind;
@@ -84,6 +84,7 @@ struct store_fsck_cfg {
     size_t state_bytes_max;     /* of chats in memory, roughly; 0: preset */
     size_t findings_max;        /* kept in the report, the others are only counted; 0: preset */
     unsigned snapshot_ms_max;   /* age of a snapshot; 0: preset */
+    bool is_gentle; /* gives way to others: the calling thread gets, and keeps, a low priority */
     bool (*is_cancelled)(void *ctx); /* asked every snapshot; NULL: it cannot be */
     void (*on_progress)(void *ctx,
                         const struct store_fsck_progress *p); /* about 5 a second; NULL */

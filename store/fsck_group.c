@@ -12,6 +12,7 @@ enum {
     BUCKETS_MIN = 1024,
     MALLOC_BYTES = 16, /* what malloc adds to a block, about */
     BLOCK_MESSAGES = 64,
+    CACHE_LINE_BYTES = 64,
     ROWS_MAX = 16,
     ROW_HEADER_BYTES = 1 + 2 + CQ_ID_SIZE,
 };
@@ -119,6 +120,23 @@ store_fsck_group_find(struct store_fsck_group *g, const struct cq_id *id)
         e = e->chained;
     }
     return e;
+}
+
+void
+store_fsck_group_fetch_bucket(const struct store_fsck_group *g, const struct cq_id *id)
+{
+    __builtin_prefetch(bucket_of(g, id));
+}
+
+void
+store_fsck_group_fetch_entry(const struct store_fsck_group *g, const struct cq_id *id)
+{
+    const struct store_fsck_entry *e = *bucket_of(g, id);
+    if (e) {
+        for (size_t i = 0; i < sizeof *e; i += CACHE_LINE_BYTES) {
+            __builtin_prefetch((const char *)e + i);
+        }
+    }
 }
 
 static void

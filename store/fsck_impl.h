@@ -146,6 +146,10 @@ struct store_key store_fsck_group_key(uint64_t ordinal);
 void store_fsck_group_init(struct store_fsck_group *g, uint64_t first, size_t bytes_max);
 void store_fsck_group_fini(struct store_fsck_group *g);
 struct store_fsck_entry *store_fsck_group_find(struct store_fsck_group *g, const struct cq_id *id);
+/* Asks the processor to fetch what find() is going to touch; the entry some time after its bucket.
+ */
+void store_fsck_group_fetch_bucket(const struct store_fsck_group *g, const struct cq_id *id);
+void store_fsck_group_fetch_entry(const struct store_fsck_group *g, const struct cq_id *id);
 struct store_fsck_entry *store_fsck_group_add(struct store_fsck_group *g, const struct cq_id *id);
 bool store_fsck_group_has(const struct store_fsck_group *g, const struct cq_id *id);
 /* Notes what an entry takes by now, or is going to take (planned). */

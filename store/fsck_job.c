@@ -56,6 +56,7 @@ store_fsck_job_run(store_job_t *job)
     struct store_fsck_report report;
     const struct store_fsck_cfg cfg = {.engine = core->engine,
                                        .vault = core->vault,
+                                       .is_gentle = true,
                                        .is_cancelled = is_cancelled,
                                        .on_progress = on_progress,
                                        .ctx = job};

@@ -10,6 +10,19 @@
 #include "store/fsck_impl.h"
 #include "store/record.h"
 
+enum {
+    QUEUE_MAX = 8
+};
+
+/* A record whose chat is known. */
+struct queued {
+    uint64_t pos;
+    enum cq_rec_kind kind;
+    cq_reader_t fields;
+    size_t count;
+    struct cq_id chat;
+};
+
 struct replay {
     struct store_fsck *f;
     struct store_fsck_group *g;
@@ -17,6 +30,10 @@ struct replay {
     uint64_t commit_pos; /* that the last COMMIT record names */
     bool is_first;       /* pass: what belongs to no chat is checked */
     bool is_due;
+    /* Records on their way. Chats lie all over the memory: each is fetched while those before it
+     * are at work, which hides a good part of the waiting. */
+    struct queued queue[QUEUE_MAX];
+    size_t in, out;
 };
 
 static int
@@ -254,9 +271,16 @@ take(struct replay *r,
      enum cq_rec_kind kind,
      const union store_record *fields)
 {
+    const struct store_chat *c = &e->chat;
+    size_t devices = c->device_count;
+    size_t tail = c->tail_room;
+    size_t blocks = e->block_room;
     bool is_pair_only = kind == CQ_REC_FRIEND && !note_friend(r, e, pos, &fields->friendship);
     if (!e->is_broken && !is_pair_only && check_record(r, e, pos, kind, fields)) {
         apply(r, e, pos, kind, fields);
+    }
+    if (devices == c->device_count && tail >= c->tail_room && blocks == e->block_room) {
+        return;
     }
     store_fsck_group_account(r->g, e, 0);
     if (store_fsck_group_is_full(r->g) && !r->g->is_closed) {
@@ -311,46 +335,78 @@ bad_record(struct replay *r, uint64_t pos)
     }
 }
 
+static struct store_fsck_entry *
+entry_of(struct replay *r, const struct cq_id *chat)
+{
+    struct store_fsck_entry *e = store_fsck_group_find(r->g, chat);
+    if (!e && !r->g->is_closed) {
+        e = store_fsck_group_add(r->g, chat); /* a chat without rows yet */
+        if (store_fsck_group_is_full(r->g)) {
+            store_fsck_group_halve(r->g);
+        }
+    }
+    return e;
+}
+
+static void
+take_oldest(struct replay *r)
+{
+    union store_record record;
+    struct queued *q = &r->queue[r->out++ % QUEUE_MAX];
+    struct store_fsck_entry *e = r->g->is_cut ? NULL : entry_of(r, &q->chat);
+    if (!e || e->is_broken) {
+        return;
+    }
+    if (cq_rec_read(q->kind, &q->fields, q->count, &record)) {
+        e->is_broken = true;
+        bad_record(r, q->pos);
+    } else if (q->kind == CQ_REC_PRIVACY) {
+        e->privacy_pos = q->pos;
+        e->hides_last_seen = record.privacy.hide_last_seen;
+    } else {
+        take(r, e, q->pos, q->kind, &record);
+    }
+}
+
+static void
+put_in_queue(struct replay *r, const struct queued *q)
+{
+    r->queue[r->in++ % QUEUE_MAX] = *q;
+    store_fsck_group_fetch_bucket(r->g, &q->chat);
+    if (r->in - r->out > QUEUE_MAX / 2) {
+        store_fsck_group_fetch_entry(r->g, &r->queue[(r->in - QUEUE_MAX / 2) % QUEUE_MAX].chat);
+    }
+    if (r->in - r->out == QUEUE_MAX) {
+        take_oldest(r);
+    }
+}
+
+/* Before views into the snapshot become void. */
+static void
+empty_queue(struct replay *r)
+{
+    while (r->out < r->in) {
+        take_oldest(r);
+    }
+}
+
 static void
 take_record(struct replay *r, uint64_t pos, struct cq_view bytes)
 {
     union store_record record;
-    enum cq_rec_kind kind;
-    cq_reader_t fields;
-    size_t count = 0;
-    struct cq_id chat;
-    int rc = cq_rec_open(bytes.p, bytes.n, &kind, &fields, &count);
-    if (rc || !chat_of(kind, fields, count, &record, &chat)) {
+    struct queued q = {.pos = pos};
+    int rc = cq_rec_open(bytes.p, bytes.n, &q.kind, &q.fields, &q.count);
+    if (rc || !chat_of(q.kind, q.fields, q.count, &record, &q.chat)) {
         if (r->is_first) {
             bad_record(r, pos);
         }
-        return;
-    }
-    if (kind == CQ_REC_COMMIT) {
+    } else if (q.kind == CQ_REC_COMMIT) {
         if (r->is_first) {
             check_commit(r, pos, &record.commit);
         }
-        return;
+    } else if (store_fsck_group_has(r->g, &q.chat)) {
+        put_in_queue(r, &q);
     }
-    if (!store_fsck_group_has(r->g, &chat)) {
-        return;
-    }
-    struct store_fsck_entry *e =
-        r->g->is_closed ? store_fsck_group_find(r->g, &chat) : store_fsck_group_add(r->g, &chat);
-    if (!e || e->is_broken) {
-        return;
-    }
-    if (kind == CQ_REC_PRIVACY) {
-        e->privacy_pos = pos;
-        e->hides_last_seen = record.privacy.hide_last_seen;
-        return;
-    }
-    if (kind != CQ_REC_FRIEND && cq_rec_read(kind, &fields, count, &record)) {
-        e->is_broken = true;
-        bad_record(r, pos);
-        return;
-    }
-    take(r, e, pos, kind, &record);
 }
 
 static bool
@@ -405,6 +461,7 @@ store_fsck_log_replay(struct store_fsck *f, struct store_fsck_group *g)
         f->replay_pos = r.next_pos;
         if (!rc) {
             rc = store_snapshot_log(f->snapshot, r.next_pos, on_record, &r);
+            empty_queue(&r);
         }
         rc = rc ? rc : f->rc;
         if (!rc && r.is_due) {

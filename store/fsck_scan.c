@@ -9,6 +9,7 @@
 enum {
     CHUNK_CHATS = 2048, /* in one snapshot */
     BLOCK_MESSAGES = 64,
+    PLAN_BYTES = 128, /* of malloc, hash table, a receipt */
 };
 
 struct scan {
@@ -24,12 +25,16 @@ struct scan {
     bool is_due, is_stopped_early;
 };
 
-/* What the replay is going to need for a chat. */
+/* What the replay is going to need for a chat that its row tells of. */
 static size_t
 plan(const struct store_fsck_entry *e, size_t device_count)
 {
-    size_t bytes = sizeof *e + (device_count + 1) * sizeof *e->chat.devices +
-                   STORE_CHAT_BLOCK * sizeof *e->chat.tail;
+    size_t tail = 4;
+    while (tail < e->row_head && tail < STORE_CHAT_BLOCK) {
+        tail *= 2;
+    }
+    size_t bytes = sizeof *e + device_count * sizeof *e->chat.devices +
+                   tail * sizeof *e->chat.tail + PLAN_BYTES;
     if (e->row_head > BLOCK_MESSAGES) {
         bytes += (size_t)(e->row_head / BLOCK_MESSAGES) * 2 * sizeof *e->blocks;
     }

@@ -16,6 +16,7 @@ usage: tests/bench/run.sh NAME [options]
   idle   what sessions cost that say nothing: --sessions 2000 --seconds 25
   login  RESUME and SYNC at once: --sessions 2000 --in-flight 200
   store  the store alone, no bus: --messages 1000000 --chats 100000 --batch 1024 --bytes 200 [--zipf]
+  fsck   a check of the whole database, no bus: --messages 500000 --chats 50000; the full size: --messages 10000000 --chats 1000000
 NAME --help tells the rest. Programs: build/release/bin, or CHASQUI_BIN. TMPDIR says on which disk it runs.
 Build them with: cmake --preset release -DBUILD_TESTING=ON && cmake --build --preset release
 END
@@ -90,7 +91,7 @@ seed_people() {
 main() {
     local name=${1:-}
     case $name in
-        chat | flap | idle | login | store) shift ;;
+        chat | flap | idle | login | store | fsck) shift ;;
         '')
             usage
             exit 0
@@ -105,8 +106,8 @@ main() {
     SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/chasqui-bench.XXXXXX")
     trap clean_up EXIT
     trap 'exit 130' INT TERM HUP
-    if [[ $name == store ]]; then
-        "$BIN/chasqui-bench-store" --data "$SCRATCH/store" "$@"
+    if [[ $name == store || $name == fsck ]]; then
+        "$BIN/chasqui-bench-$name" --data "$SCRATCH/store" "$@"
         return
     fi
     if [[ " $* " == *" --help "* ]]; then

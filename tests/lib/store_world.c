@@ -10,6 +10,8 @@
 #include "common/rt/random.h"
 #include "common/wire/pack.h"
 
+#include "store/checkpoint.h"
+
 enum {
     SLICE_CHATS = 4096
 };
@@ -30,7 +32,9 @@ id_of(const char *kind, uint64_t n)
 {
     struct cq_id id;
     uint8_t text[16] = {0};
-    memcpy(text, kind, strlen(kind));
+    for (size_t i = 0; kind[i] && i < 8; i++) {
+        text[i] = (uint8_t)kind[i];
+    }
     memcpy(text + 8, &n, sizeof n);
     crypto_generichash(id.b, sizeof id.b, text, sizeof text, NULL, 0);
     return id;
@@ -135,15 +139,19 @@ store_world_round(struct store_world *w)
     store_projection_round(w->core.projection, w->core.last_pos);
 }
 
-struct store_batch *
-store_world_commit_begin(struct store_world *w)
+static void
+add_slice(struct store_world *w, struct store_batch *b)
 {
-    struct store_core *core = &w->core;
-    store_core_drop_snapshot(core);
-    if (store_projection_in_round(core->projection)) {
-        store_projection_slice(core->projection, core->building, w->slice_max);
+    store_projection_t *p = w->core.projection;
+    if (w->interval_records) {
+        const struct store_checkpoint_now now = {.interval_records = w->interval_records,
+                                                 .lag_records = w->core.last_pos - w->core.marker};
+        (void)store_checkpoint_add(p, b, &now);
+        return;
     }
-    struct store_batch *b = core->building;
+    if (store_projection_in_round(p)) {
+        store_projection_slice(p, b, w->slice_max);
+    }
     if (b->marker) {
         struct store_key key = store_key_text("marker");
         cq_buf_t value = {0};
@@ -152,6 +160,15 @@ store_world_commit_begin(struct store_world *w)
                         (struct cq_view){value.data, value.size}, false);
         cq_buf_free(&value);
     }
+}
+
+struct store_batch *
+store_world_commit_begin(struct store_world *w)
+{
+    struct store_core *core = &w->core;
+    store_core_drop_snapshot(core);
+    struct store_batch *b = core->building;
+    add_slice(w, b);
     if (store_batch_is_empty(b)) {
         return NULL;
     }
@@ -191,6 +208,8 @@ store_world_commit(struct store_world *w)
 void
 store_world_flush(struct store_world *w)
 {
+    uint64_t interval_records = w->interval_records;
+    w->interval_records = 0;
     store_world_commit(w);
     while (store_projection_in_round(w->core.projection)) {
         store_world_commit(w);
@@ -199,6 +218,7 @@ store_world_flush(struct store_world *w)
     while (store_projection_in_round(w->core.projection)) {
         store_world_commit(w);
     }
+    w->interval_records = interval_records;
 }
 
 /* ---- people ---- */

@@ -14,7 +14,8 @@ struct store_world {
     struct store_core core;
     struct store_core_cfg cfg;
     char key_path[4096];
-    size_t slice_max;
+    size_t slice_max;          /* chats written with a commit while a round is under way */
+    uint64_t interval_records; /* not 0: rounds begin and go on by themselves (checkpoint.h) */
 };
 
 /* dir: for the database, made if missing; key_path: of the master key, likewise, outside of dir. */

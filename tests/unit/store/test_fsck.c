@@ -2,6 +2,9 @@
  * fsck: a healthy database has no findings, in whatever state of write-behind; random bytes in rows
  * do no harm.
  */
+#include <pthread.h>
+#include <stdatomic.h>
+
 #include "fsck_world.h"
 
 /* ---- healthy ---- */
@@ -146,6 +149,63 @@ tells_progress(void **state)
     assert_true(progress_calls > 0);
 }
 
+/* ---- beside a writer ---- */
+
+struct beside {
+    atomic_bool stop;
+    uint64_t runs, found;
+    int rc;
+};
+
+static void *
+run_beside(void *ctx)
+{
+    struct beside *b = ctx;
+    const struct store_fsck_cfg cfg = {.engine = world.core.engine,
+                                       .vault = world.core.vault,
+                                       .snapshot_ms_max = 1,
+                                       .state_bytes_max = 8192};
+    do {
+        struct store_fsck_report r;
+        int rc = store_fsck_run(&cfg, &r);
+        b->rc = b->rc ? b->rc : rc;
+        b->found += r.found;
+        b->runs++;
+        if (r.found) {
+            store_fsck_print(stderr, &r);
+        }
+        store_fsck_report_free(&r);
+    } while (!atomic_load(&b->stop));
+    return NULL;
+}
+
+static void
+a_writer_beside_it_is_no_finding(void **state)
+{
+    static struct beside b;
+    pthread_t thread;
+    (void)state;
+    world.slice_max = 2;
+    assert_int_equal(pthread_create(&thread, NULL, run_beside, &b), 0);
+    for (uint64_t i = 200; i < 260; i++) {
+        store_world_add_user(&world, i);
+        store_world_commit(&world);
+        store_world_befriend(&world, i, 1 + i % 6);
+        store_world_hide(&world, i, i % 2);
+        store_world_say(&world, i, 1 + i % 6, text);
+        store_world_read(&world, 1 + i % 6, i, 0);
+        talk(&world, 3);
+        if (!store_projection_in_round(world.core.projection)) {
+            store_world_round(&world);
+        }
+    }
+    atomic_store(&b.stop, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(b.rc, 0);
+    assert_int_equal(b.found, 0);
+    assert_true(b.runs > 0);
+}
+
 /* ---- random bytes ---- */
 
 static uint64_t seed = 1;
@@ -253,6 +313,7 @@ main(void)
         cmocka_unit_test_setup_teardown(little_memory_takes_more_passes, set_up, tear_down),
         cmocka_unit_test_setup_teardown(can_be_cancelled, set_up, tear_down),
         cmocka_unit_test_setup_teardown(tells_progress, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_writer_beside_it_is_no_finding, set_up, tear_down),
         cmocka_unit_test_setup_teardown(random_bytes_in_rows_are_found_or_mean_the_same, set_up,
                                         tear_down),
     };
