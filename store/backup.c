@@ -316,7 +316,7 @@ finish(struct backup *b)
     }
     const struct store_manifest_part *part = part_of(b);
     store_job_progress(b->job, STAGES * part->bytes, STAGES * part->bytes);
-    bool is_small = part->bytes < 10 * 1048576;
+    bool is_small = part->bytes < (uint64_t)10 << 20;
     store_job_say(b->job,
                   "%s: %" PRIu64 " %s, %" PRIu64 " records, verified, %" PRIu64 " findings%s",
                   b->path, is_small ? part->bytes >> 10 : part->bytes >> 20,

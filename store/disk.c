@@ -25,20 +25,16 @@ enum {
 int
 store_disk_error(int err)
 {
-    static const struct {
-        int code;
-        int ours;
-    } codes[] = {{0, 0},
-                 {ENOSPC, CQ_E_NO_SPACE},
-                 {EDQUOT, CQ_E_NO_SPACE},
-                 {EFBIG, CQ_E_NO_SPACE},
-                 {ENOENT, CQ_E_NOT_FOUND}};
-    for (size_t i = 0; i < sizeof codes / sizeof codes[0]; i++) {
-        if (codes[i].code == err) {
-            return -codes[i].ours;
-        }
+    switch (err) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+        return -CQ_E_NO_SPACE;
+    case ENOENT:
+        return -CQ_E_NOT_FOUND;
+    default:
+        return -CQ_E_IO;
     }
-    return -CQ_E_IO;
 }
 
 /* ---- a file that grows ---- */

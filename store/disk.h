@@ -14,7 +14,7 @@
 
 #include "store/manifest.h"
 
-/* One of ours for errno. */
+/* One of ours for errno, which says that something failed: never 0. */
 int store_disk_error(int err) CQ_MUST_CHECK;
 
 /* A new file while it is being written. */

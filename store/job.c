@@ -91,7 +91,9 @@ format_text(char *out, size_t size, const char *fmt, va_list args)
     }
     if (!cq_utf8_ok(out, strlen(out))) {
         for (char *p = out; *p; p++) {
-            *p = (unsigned char)*p < 0x80 ? *p : '?';
+            if ((unsigned char)*p >= 0x80) {
+                *p = '?';
+            }
         }
     }
 }
@@ -223,7 +225,9 @@ keep(store_jobs_t *jobs, store_job_t *job)
     if (jobs->count == STORE_JOBS_KEPT) {
         destroy(jobs->kept[--jobs->count]);
     }
-    memmove(&jobs->kept[1], &jobs->kept[0], jobs->count * sizeof jobs->kept[0]);
+    for (size_t i = jobs->count; i > 0; i--) {
+        jobs->kept[i] = jobs->kept[i - 1];
+    }
     jobs->kept[0] = job;
     jobs->count++;
 }

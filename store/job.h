@@ -47,7 +47,7 @@ void store_jobs_destroy(store_jobs_t **jobs);
  * where one is. */
 int store_jobs_start(store_jobs_t *jobs,
                      const struct cq_job_start *start,
-                     store_job_t **job) CQ_MUST_CHECK;
+                     store_job_t **out) CQ_MUST_CHECK;
 /* The job with this id, none: the latest. NULL if it is not known. */
 store_job_t *store_jobs_find(store_jobs_t *jobs, const struct cq_id *id);
 void store_jobs_cancel(store_job_t *job);

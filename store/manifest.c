@@ -115,7 +115,8 @@ take(struct scan *s, const char *word)
     }
 }
 
-/* The characters up to `stop`, and stop itself; at most size - 1, at least one. */
+/* The characters up to `stop`, and stop itself; at most size - 1, at least one; all visible ASCII.
+ */
 static void
 take_text(struct scan *s, char stop, char *out, size_t size)
 {
@@ -125,6 +126,9 @@ take_text(struct scan *s, char stop, char *out, size_t size)
     if (n == 0 || n >= size) {
         s->failed = true;
         return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        s->failed |= s->p[i] <= ' ' || s->p[i] > '~';
     }
     memcpy(out, s->p, n);
     out[n] = '\0';
@@ -247,8 +251,7 @@ store_manifest_read(struct cq_view bytes, struct store_manifest *m)
         take_part(&s, m);
     } while (is_next(&s, "part "));
     take_sum(&s, bytes);
-    bool is_bad = s.failed || m->marker > m->head || cq_id_is_none(&m->epoch) ||
-                  memchr(m->version, 0, sizeof m->version) == NULL;
+    bool is_bad = s.failed || m->marker > m->head || cq_id_is_none(&m->epoch);
     return is_bad ? -CQ_E_CORRUPT : 0;
 }
 

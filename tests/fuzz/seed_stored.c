@@ -15,7 +15,8 @@
 #include "store/manifest.h"
 
 enum {
-    PATH_SIZE = 4096
+    PATH_SIZE = 4096,
+    MANIFEST_SUM_LINE = 69, /* "sum ", 64 digits, newline */
 };
 
 static const char *folder;
@@ -147,6 +148,9 @@ main(int argc, char **argv)
     write_seeds(8, &b);
     store_manifest_write_unfinished(&b, 1795497454817);
     write_seed(8, "unfinished", b.data, b.size);
+    cq_buf_clear(&b);
+    write_manifest(&b);
+    write_seed(9, "good", b.data, b.size - MANIFEST_SUM_LINE);
     cq_buf_free(&b);
     return EXIT_SUCCESS;
 }

@@ -340,7 +340,7 @@ test_cut_off(void **state)
     struct store_copy_facts facts;
     char why[128];
     assert_int_equal(copy(&s), 0);
-    for (off_t size = (off_t)s.bytes - PAGE_BYTES; size > 0; size -= 97 * PAGE_BYTES) {
+    for (off_t size = (off_t)s.bytes - PAGE_BYTES; size > 0; size -= (off_t)97 * PAGE_BYTES) {
         assert_int_equal(truncate(copy_file, size), 0);
         assert_int_equal(check(&facts, why), -CQ_E_CORRUPT);
     }

@@ -300,8 +300,8 @@ test_the_latest_are_kept(void **state)
     (void)state;
     cq_buf_t findings = {0};
     store_job_t *job = NULL;
-    for (uint8_t i = 1; i <= STORE_JOBS_KEPT + 1; i++) {
-        assert_int_equal(start(i, "fail", "", &job), 0);
+    for (int i = 1; i <= STORE_JOBS_KEPT + 1; i++) {
+        assert_int_equal(start((uint8_t)i, "fail", "", &job), 0);
         wait_end(job, &findings);
     }
     assert_null(store_jobs_find(jobs, &(struct cq_id){{1}}));

@@ -127,7 +127,7 @@ test_bad_values_with_a_good_sum(void **state)
 {
     (void)state;
     struct store_manifest out;
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         struct store_manifest m = sample();
         cq_buf_t b = {0};
         switch (i) {
@@ -142,6 +142,9 @@ test_bad_values_with_a_good_sum(void **state)
             break;
         case 3:
             m.part_count = 0;
+            break;
+        case 5:
+            m.version[1] = '\x01';
             break;
         case 4:
             m.marker = m.head + 1;
