@@ -39,11 +39,7 @@ struct store_core_cfg {
     uint64_t checkpoint_idle_ms; /* … or this long after the last round */
     uint64_t token_days;
     uint64_t hash_queue;
-    bool fsck;                 /* check the database and exit: fsck_offline.h */
-    uint64_t blob_quota_bytes; /* of a user */
-    uint64_t blob_quota_count;
-    uint64_t blob_grace_s; /* a blob that nothing refers to lives so long */
-    uint64_t blob_sweep_s; /* pause between two walks over the blobs */
+    bool fsck; /* check the database and exit: fsck_offline.h */
 };
 
 struct store_revoked; /* on_device.c */
@@ -69,14 +65,13 @@ struct store_core {
     uint64_t durable_pos; /* last position on disk */
     uint64_t marker;      /* projections on disk are complete up to here */
     uint64_t last_round_mono_ms;
-    uint64_t
-        refuse_until_mono_ms; /* the disk is full: writes are refused until then without trying */
-    uint64_t commit_time_unix_ms; /* of the last commit, logged with the next one */
+    uint64_t refuse_until_mono_ms; /* the disk takes no writes: refused until then without trying */
+    int refuse_err;                /* … with this */
+    uint64_t commit_time_unix_ms;  /* of the last commit, logged with the next one */
     uint64_t commit_time_pos;
     struct store_auth *auths; /* log-ins under way (on_account.c) */
     size_t auth_count;
     struct store_revoked *revoked;
-    struct store_blobs *blobs;            /* on_blob.c */
     struct store_seen *seen;              /* versions that devices have synced to (on_sync.c) */
     char (*edges)[CQ_ACTOR_NAME_MAX + 1]; /* alive */
     size_t edge_count;
@@ -108,7 +103,7 @@ void store_core_drop_snapshot(struct store_core *core);
 int store_core_row_on_disk(void *ctx, enum store_table t, struct cq_view key, struct cq_view *value)
     CQ_MUST_CHECK;
 
-/* May writes be tried now? 0 or -CQ_E_NO_SPACE. Ask before changing anything. */
+/* May writes be tried now? 0, -CQ_E_NO_SPACE or -CQ_E_UNAVAILABLE. Ask before changing anything. */
 int store_core_writable(const struct store_core *core) CQ_MUST_CHECK;
 /* Appends a record and, if chat is not NULL, applies it first. *pos: its position. On error nothing
  * is changed. */
@@ -243,20 +238,5 @@ void store_device_put(struct store_core *core,
                       const struct cq_id *user,
                       const struct cq_id *device,
                       const struct store_device *row);
-
-/* on_blob.c */
-cq_bus_handler store_on_blob_reserve, store_on_blob_whole, store_on_blob_release,
-    store_on_blob_known, store_on_blob_access;
-/* May this user's message refer to this blob? 0; NO_BLOB; other. */
-int store_blob_may_refer(struct store_core *core,
-                         const struct cq_id *user,
-                         const struct cq_id *id,
-                         uint64_t length) CQ_MUST_CHECK;
-/* A message of this chat does: with the message's commit its members may read it. */
-int store_blob_refer(struct store_core *core,
-                     const struct store_chat *chat,
-                     const struct cq_id *id) CQ_MUST_CHECK;
-void store_blob_tick(struct store_core *core);
-void store_blob_free(struct store_core *core);
 
 #endif

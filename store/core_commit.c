@@ -77,7 +77,9 @@ store_core_commit(struct store_core *core)
     if (core->committing) {
         return;
     }
-    add_slice(core);
+    if (store_core_writable(core) == 0) {
+        add_slice(core);
+    }
     if (store_batch_is_empty(core->building)) {
         return;
     }
@@ -136,14 +138,21 @@ on_durable(struct store_core *core, struct store_batch *b)
     counters.marker_lag = core->last_pos - core->marker;
 }
 
-/* NO_SPACE: nothing has happened, everybody is told. UNKNOWN_OUTCOME: nobody is told anything; they
- * repeat, and the log then says what has happened. */
+/* Is it certain that nothing has happened? */
+static bool
+is_refusal(int rc)
+{
+    return rc == -CQ_E_NO_SPACE || rc == -CQ_E_IO;
+}
+
+/* A refusal: everybody is told. UNKNOWN_OUTCOME: nobody is told anything; they repeat, and the log
+ * then says what has happened. */
 static void
 refuse(struct store_core *core, struct store_batch **batch, int rc)
 {
     struct store_batch *b = *batch;
-    for (size_t i = 0; rc == -CQ_E_NO_SPACE && i < b->reply_count; i++) {
-        cq_bus_reply_err(core->bus, &b->replies[i].to, rc, 0);
+    for (size_t i = 0; is_refusal(rc) && i < b->reply_count; i++) {
+        cq_bus_reply_err(core->bus, &b->replies[i].to, core->refuse_err, 0);
     }
     finish_afters(core, b, rc);
     store_batch_destroy(batch);
@@ -169,7 +178,8 @@ start_over(struct store_core *core, struct store_batch *failed)
     store_projection_reset(core->projection);
     core->commit_time_pos = 0;
     core->refuse_until_mono_ms = cq_now_mono_ms() + FULL_DISK_PAUSE_MS;
-    int opened = rc == -CQ_E_NO_SPACE ? 0 : store_engine_reopen(core->engine);
+    core->refuse_err = rc == -CQ_E_NO_SPACE ? rc : -CQ_E_UNAVAILABLE;
+    int opened = is_refusal(rc) ? 0 : store_engine_reopen(core->engine);
     if (!opened) {
         core->last_pos = core->durable_pos = store_engine_last_pos(core->engine);
         opened = store_replay_run(core);

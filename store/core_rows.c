@@ -156,9 +156,7 @@ store_core_record(struct store_core *core, uint64_t pos, struct cq_view *record)
 int
 store_core_writable(const struct store_core *core)
 {
-    return core->refuse_until_mono_ms && cq_now_mono_ms() < core->refuse_until_mono_ms
-               ? -CQ_E_NO_SPACE
-               : 0;
+    return cq_now_mono_ms() < core->refuse_until_mono_ms ? core->refuse_err : 0;
 }
 
 static void

@@ -34,11 +34,8 @@
     X(CHAT, "chat")   /* P chat → chat row */                                                   \
     X(RECEIPT,                                                                                    \
       "receipt") /* P chat kind id up_to(8, big-endian) → log position: store_key_receipt */    \
-    X(UNREAD, "unread_audit")     /* P chat user → first unread, count, last time */            \
-    X(READ, "read_audit")         /* P chat sender → read up to, when */                        \
-    X(BLOB, "blob")               /* P blob → blob row */                                       \
-    X(BLOB_USE, "blob_use")       /* P user → bytes and number of their blobs */                \
-    X(BLOB_READER, "blob_reader") /* P blob user → may read it, by a message that refers to it */
+    X(UNREAD, "unread_audit") /* P chat user → first unread, count, last time */                \
+    X(READ, "read_audit")     /* P chat sender → read up to, when */
 
 enum store_table {
 #define X(name, text) STORE_TABLE_##name,
@@ -84,8 +81,9 @@ struct store_engine_cfg {
 };
 
 /* Opens or creates. 0; LOCKED; NEWER_SCHEMA; CORRUPT; IO; NO_SPACE. Each is logged here with a
- * sentence that says what to do. Every open raises the fence (stored durably): see
- * store_engine_fence. */
+ * sentence that says what to do. A database that is there but cannot be written (the disk is full,
+ * fails or is read-only) is opened for reading, and every commit tries to open it for writing.
+ * Every open for writing raises the fence (stored durably): see store_engine_fence. */
 int store_engine_open(const struct store_engine_cfg *cfg, store_engine_t **out) CQ_MUST_CHECK;
 /* Closes the environment and opens it again from disk: after UNKNOWN_OUTCOME. From the committing
  * thread. Waits for the snapshots of other threads; those opened meanwhile wait for it. The calling
@@ -101,6 +99,7 @@ uint64_t store_engine_schema(const store_engine_t *e);
 uint64_t store_engine_last_pos(store_engine_t *e);
 
 /* Blocks until durable. 0; NO_SPACE (disk or map full: found before writing, nothing has happened);
+ * IO (open for reading only, and the disk still takes no writes: nothing has happened);
  * CORRUPT (first_pos does not follow the last one), BAD_ARG (a key of no or more than STORE_KEY_MAX
  * bytes): nothing has happened; UNKNOWN_OUTCOME (a write or sync failed: it may or may not be on
  * disk; nothing more is accepted until reopen). Deleting an absent row is fine. */

@@ -210,6 +210,14 @@ write_txn(store_engine_t *e, const struct store_commit *c)
     return rc ? break_off(e, "mdb_txn_commit", rc) : 0;
 }
 
+/* Open for reading only: does the disk take writes again? */
+static int
+try_again(store_engine_t *e)
+{
+    int rc = e->refusal ? store_engine_reopen(e) : 0;
+    return rc ? rc : e->refusal;
+}
+
 int
 store_engine_commit(store_engine_t *e, const struct store_commit *c)
 {
@@ -223,7 +231,10 @@ store_engine_commit(store_engine_t *e, const struct store_commit *c)
     if (c->record_count == 0 && c->row_count == 0) {
         return 0;
     }
-    rc = check_space(e, c);
+    rc = try_again(e);
+    if (rc == 0) {
+        rc = check_space(e, c);
+    }
     if (rc == 0) {
         rc = write_txn(e, c);
     }

@@ -30,6 +30,7 @@ struct store_engine {
     _Atomic uint64_t fence;
     _Atomic uint64_t last_pos;
     uint64_t schema; /* as found at the last open */
+    int refusal;     /* 0, or why it is open for reading only; committing thread only */
     bool is_broken;  /* an outcome is unknown; committing thread only */
     bool is_full; /* the last commit was refused for space: logged once; committing thread only */
 

@@ -315,13 +315,13 @@ const char *const store_engine_lmdb_names[STORE_TABLE_COUNT] = {
 };
 
 static int
-open_tables(store_engine_t *e, MDB_txn *txn)
+open_tables(store_engine_t *e, MDB_txn *txn, unsigned create)
 {
     MDB_dbi dbi = 0;
-    int rc = mdb_dbi_open(txn, "log", MDB_CREATE | MDB_INTEGERKEY, &dbi);
+    int rc = mdb_dbi_open(txn, "log", create | MDB_INTEGERKEY, &dbi);
     e->log = dbi;
     for (size_t i = 0; rc == 0 && i < STORE_TABLE_COUNT; i++) {
-        rc = mdb_dbi_open(txn, store_engine_lmdb_names[i], MDB_CREATE, &dbi);
+        rc = mdb_dbi_open(txn, store_engine_lmdb_names[i], create, &dbi);
         e->tables[i] = dbi;
     }
     return store_engine_lmdb_error(rc, "mdb_dbi_open");
@@ -367,7 +367,7 @@ start(store_engine_t *e)
     }
     uint64_t fence = 0;
     uint64_t last_pos = 0;
-    if ((rc = open_tables(e, txn)) == 0 &&
+    if ((rc = open_tables(e, txn, MDB_CREATE)) == 0 &&
         (rc = check_schema(e, txn, info.me_last_txnid == 0)) == 0 &&
         (rc = store_engine_lmdb_last(e, txn, &last_pos)) == 0) {
         int code = store_engine_lmdb_number(e, txn, STORE_META_FENCE, &fence);
@@ -388,6 +388,35 @@ start(store_engine_t *e)
     return rc;
 }
 
+/* The same for a database that cannot be written: the fence stays what it was. */
+static int
+look(store_engine_t *e)
+{
+    MDB_txn *txn;
+    uint64_t fence = 0;
+    uint64_t last_pos = 0;
+    int rc =
+        store_engine_lmdb_error(mdb_txn_begin(e->env, NULL, MDB_RDONLY, &txn), "mdb_txn_begin");
+    if (rc) {
+        return rc;
+    }
+    if ((rc = open_tables(e, txn, 0)) == 0 && (rc = check_schema(e, txn, false)) == 0 &&
+        (rc = store_engine_lmdb_last(e, txn, &last_pos)) == 0) {
+        rc = store_engine_lmdb_error(store_engine_lmdb_number(e, txn, STORE_META_FENCE, &fence),
+                                     "fence");
+    }
+    if (rc) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    rc = store_engine_lmdb_error(mdb_txn_commit(txn), "mdb_txn_commit"); /* keeps the tables open */
+    if (rc == 0) {
+        atomic_store(&e->fence, fence);
+        atomic_store(&e->last_pos, last_pos);
+    }
+    return rc;
+}
+
 void
 store_engine_lmdb_close_env(store_engine_t *e)
 {
@@ -397,8 +426,23 @@ store_engine_lmdb_close_env(store_engine_t *e)
     }
 }
 
+/* What a database that can be written needs beyond being opened. */
 static int
-open_env(store_engine_t *e)
+begin(store_engine_t *e)
+{
+    int rc = check_length(e);
+    if (rc == 0) {
+        rc = start(e);
+    }
+    if (rc == 0 && sync_folder(e->dir) != 0) {
+        rc = store_engine_lmdb_refuse(e, CQ_E_IO, "the folder cannot be synced");
+    }
+    return rc;
+}
+
+/* flags: 0 or MDB_RDONLY */
+static int
+open_env_as(store_engine_t *e, unsigned flags)
 {
     MDB_stat st;
     int dead = 0;
@@ -412,7 +456,7 @@ open_env(store_engine_t *e)
         (rc = mdb_env_set_maxdbs(e->env, STORE_TABLE_COUNT + 1)) == 0 &&
         (rc = mdb_env_set_maxreaders(e->env, READERS_MAX)) == 0) {
         /* Random reads of a file larger than memory: reading ahead would throw good pages out. */
-        rc = mdb_env_open(e->env, e->dir, MDB_NOTLS | (e->read_ahead ? 0 : MDB_NORDAHEAD),
+        rc = mdb_env_open(e->env, e->dir, flags | MDB_NOTLS | (e->read_ahead ? 0 : MDB_NORDAHEAD),
                           FILE_MODE);
     }
     if (rc) {
@@ -426,11 +470,8 @@ open_env(store_engine_t *e)
         e->page_bytes = st.ms_psize;
         rc = store_engine_lmdb_error(mdb_reader_check(e->env, &dead), "mdb_reader_check");
     }
-    if (rc == 0 && (rc = check_length(e)) == 0) {
-        rc = start(e);
-    }
-    if (rc == 0 && sync_folder(e->dir) != 0) {
-        rc = store_engine_lmdb_refuse(e, CQ_E_IO, "the folder cannot be synced");
+    if (rc == 0) {
+        rc = flags & MDB_RDONLY ? look(e) : begin(e);
     }
     if (rc) {
         store_engine_lmdb_close_env(e);
@@ -454,6 +495,39 @@ store_engine_lmdb_new(const struct store_engine_cfg *cfg)
     return e;
 }
 
+/* After a failed write or sync the kernel may show pages that never reached the disk; what is read
+ * next must come from there. */
+static void
+forget_cache(const store_engine_t *e)
+{
+    char path[PATH_SIZE];
+    int fd = path_in(e, "data.mdb", path) == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd >= 0) {
+        (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+        close(fd);
+    }
+}
+
+/* A disk that takes no writes, full or failed, can still be read. */
+static int
+open_env(store_engine_t *e)
+{
+    int rc = open_env_as(e, 0);
+    e->refusal = 0;
+    if (rc == -CQ_E_NO_SPACE || rc == -CQ_E_IO) {
+        forget_cache(e);
+        if (open_env_as(e, MDB_RDONLY) == 0) {
+            CQ_LOG(ERROR, "STORE-ENGINE-READONLY",
+                   "err=%s last_pos=%" PRIu64 " advice=\"the disk takes no writes: messages are "
+                   "refused until it does, what is there can be read\"",
+                   cq_err_name(rc), store_engine_last_pos(e));
+            e->refusal = rc;
+            rc = 0;
+        }
+    }
+    return rc;
+}
+
 int
 store_engine_open(const struct store_engine_cfg *cfg, store_engine_t **out)
 {
@@ -473,19 +547,6 @@ store_engine_open(const struct store_engine_cfg *cfg, store_engine_t **out)
     return 0;
 }
 
-/* After a failed sync the kernel may show pages that never reached the disk; what is read next must
- * come from there. */
-static void
-forget_cache(const store_engine_t *e)
-{
-    char path[PATH_SIZE];
-    int fd = path_in(e, "data.mdb", path) == 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-    if (fd >= 0) {
-        (void)posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-        close(fd);
-    }
-}
-
 int
 store_engine_reopen(store_engine_t *e)
 {
@@ -499,8 +560,8 @@ store_engine_reopen(store_engine_t *e)
     forget_cache(e);
     int rc = open_env(e);
     e->is_broken = rc != 0;
-    CQ_LOG(INFO, "STORE-ENGINE-REOPEN", "err=%s last_pos=%" PRIu64, cq_err_name(rc),
-           store_engine_last_pos(e));
+    CQ_LOG(INFO, "STORE-ENGINE-REOPEN", "err=%s last_pos=%" PRIu64,
+           cq_err_name(rc ? rc : e->refusal), store_engine_last_pos(e));
     pthread_mutex_lock(&e->mutex);
     e->is_reopening = false;
     pthread_cond_broadcast(&e->changed);

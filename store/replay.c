@@ -145,6 +145,7 @@ write_rows(struct store_core *core, uint64_t applied_pos)
             .interval_records = core->cfg->checkpoint_records, .is_due = true, .in_hurry = true};
         (void)store_checkpoint_add(core->projection, b, &now);
         store_batch_seal(b);
+        store_core_drop_snapshot(core); /* the engine may have to open its database again */
         rc = store_engine_commit(core->engine, &b->commit);
         if (!rc) {
             core->marker = b->marker ? b->marker : core->marker;
@@ -185,7 +186,8 @@ apply_log(struct replay *replay)
         if (!rc && replay->next_pos <= core->last_pos) {
             rc = write_rows(core, replay->next_pos - 1);
         }
-        if (rc == -CQ_E_NO_SPACE) { /* reading must go on: all of it in memory, then */
+        if (rc == -CQ_E_NO_SPACE ||
+            rc == -CQ_E_IO) { /* reading must go on: all of it in memory, then */
             store_projection_reset(core->projection);
             replay->part_records = core->last_pos;
             replay->next_pos = core->marker + 1;

@@ -48,6 +48,7 @@ static struct {
     int commit_rc; /* fails without having written */
     int late_rc;   /* fails although all is written */
     int open_rc;
+    int disk_rc; /* commits fail, but those that write nothing */
 } fault;
 
 int
@@ -62,9 +63,12 @@ __wrap_mdb_cursor_put(MDB_cursor *cursor, MDB_val *key, MDB_val *data, unsigned 
 int
 __wrap_mdb_txn_commit(MDB_txn *txn)
 {
-    if (fault.commit_rc) {
+    unsigned flags = 0;
+    mdb_env_get_flags(mdb_txn_env(txn), &flags);
+    int rc_before = fault.disk_rc && !(flags & MDB_RDONLY) ? fault.disk_rc : fault.commit_rc;
+    if (rc_before) {
         mdb_txn_abort(txn);
-        return fault.commit_rc;
+        return rc_before;
     }
     int rc = __real_mdb_txn_commit(txn);
     return rc ? rc : fault.late_rc;
@@ -431,6 +435,56 @@ reopen_that_fails_can_be_repeated(void **state)
     store_engine_close(&e); /* also without an environment */
 }
 
+/* The store can be read while its disk takes no writes, at a start as well, and nothing is lost. */
+static void
+disk_that_takes_no_writes_can_be_read(void **state)
+{
+    (void)state;
+    static const struct {
+        int code;
+        int err;
+    } kinds[] = {{ENOSPC, CQ_E_NO_SPACE}, {EIO, CQ_E_IO}, {EROFS, CQ_E_IO}};
+    store_engine_t *e;
+    uint64_t last = BATCH;
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+    assert_int_equal(append(e, BATCH), 0);
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++) {
+        uint64_t fence = store_engine_fence(e);
+        fault.disk_rc = kinds[i].code;
+        assert_int_equal(append(e, BATCH), -CQ_E_UNKNOWN_OUTCOME);
+        assert_int_equal(store_engine_reopen(e), 0);
+        for (int n = 0; n < 3; n++) {
+            assert_int_equal(append(e, BATCH), -kinds[i].err);
+            assert_true(store_engine_last_pos(e) == last);
+            check_all(e);
+        }
+        store_engine_close(&e);
+        assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+        assert_int_equal(append(e, BATCH), -kinds[i].err);
+        assert_true(store_engine_fence(e) == fence);
+        check_all(e);
+        fault.disk_rc = 0;
+        assert_int_equal(append(e, BATCH), 0);
+        last += BATCH;
+        assert_true(store_engine_last_pos(e) == last && store_engine_fence(e) > fence);
+        check_all(e);
+    }
+    store_engine_close(&e);
+}
+
+static void
+new_database_needs_a_disk_that_can_be_written(void **state)
+{
+    (void)state;
+    store_engine_t *e;
+    fault.disk_rc = ENOSPC;
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), -CQ_E_NO_SPACE);
+    fault.disk_rc = 0;
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+    assert_int_equal(append(e, 1), 0);
+    store_engine_close(&e);
+}
+
 int
 main(void)
 {
@@ -444,6 +498,8 @@ main(void)
         TEST(map_full_inside_a_commit_has_changed_nothing),
         TEST(unknown_outcomes_are_known_after_reopen),
         TEST(reopen_that_fails_can_be_repeated),
+        TEST(disk_that_takes_no_writes_can_be_read),
+        TEST(new_database_needs_a_disk_that_can_be_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
