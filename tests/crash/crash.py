@@ -33,6 +33,7 @@ def parse():
     p.add_argument("--kills", type=int, default=100, help="go on until so many processes were killed (default: 100)")
     p.add_argument("--seed", type=int, help="of all chance (default: one is made and printed)")
     p.add_argument("--only", default="", help="what is killed, of " + ",".join([*TARGETS, "fault"]) + " (default: all)")
+    p.add_argument("--fault", default="", help="only the faults whose name contains this")
     p.add_argument("--rate", type=int, default=300, help="messages a second (default: 300)")
     p.add_argument("--junit", help="write a report for continuous integration to this file")
     p.add_argument("--keep", action="store_true", help="keep the data folder even if nothing was found")
@@ -81,7 +82,7 @@ class Run:
         strangers = asyncio.create_task(self.town.strangers_come())
         if ok and self.options.faults:
             faults = Faults(self.rounds)
-            for name in FAULTS:
+            for name in (f for f in FAULTS if self.options.fault in f):
                 say(f"fault: {name}")
                 ok = ok and await self.case(f"fault: {name}", faults.run(name))
         ok = ok and await self.kill_all(strangers)
@@ -136,10 +137,9 @@ class Run:
             for s in stand.services.values():
                 if s.is_alive():
                     s.kill()
-        if stand.has_fsck():
-            code, words = stand.store_words("--fsck")
-            o.must(code == 0, LOST, f"chasqui-store --fsck ended with {code}: {words[-1000:]}")
-            say(f"fsck: {words.strip().splitlines()[-1] if words.strip() else code}")
+        code, words = stand.fsck()
+        o.must(code == 0, LOST, f"chasqui-store --fsck ended with {code}: {words[-1000:]}")
+        say(f"fsck: {words.splitlines()[-1] if words else code}")
 
     def report(self):
         o, rounds = self.oracle, self.rounds

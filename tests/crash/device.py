@@ -225,6 +225,7 @@ class Device:
             self.sent(slot, dseq, op[2])
             return
         name, detail = error_name(op), op[5]
+        self.oracle.refusals[name] += 1
         if name == "OUT_OF_ORDER":
             self.oracle.must(detail >= acked_before, LOST,
                              f"{slot.chat!r}: the server has {self!r} up to dseq {detail}, acknowledged {acked_before}")

@@ -19,6 +19,7 @@ class Oracle:
         self.is_quiet = True  # nobody writes or reads anything new
         self.devices = {}  # id → Device
         self.sent = self.acked = self.retried = self.seen = 0
+        self.refusals = collections.Counter()  # error → sends answered with it
 
     def finding(self, kind, text):
         self.counts[kind] += 1

@@ -110,10 +110,15 @@ class Town:
                 if s.acked < s.held or s.read_acked < s.read]
 
     def stale(self):
-        """Receipts that connected devices were not told of."""
+        """Receipts that connected devices were not told of. What a user has read was delivered, too, and is told once."""
         return [f"{d!r} knows {s.cursors.get(key, 0)} of {s.chat.name_of(key)} in {s.chat!r}, is {up_to}"
                 for d in self.devices for s in d.slots.values() for key, up_to in s.chat.cursors.items()
-                if key[1] != d.id and s.cursors.get(key, 0) < up_to]
+                if key[1] != d.id and self.told(s, key) < up_to]
+
+    def told(self, slot, key):
+        device = self.oracle.devices.get(key[1])
+        read = slot.cursors.get((key[0], None), 0) if device and device.reads else 0
+        return max(slot.cursors.get(key, 0), read)
 
     async def compare(self):
         """Everything is quiet: what the server says now must be exactly what the oracle knows."""

@@ -22,6 +22,7 @@ class Rounds:
         self.healing_ms = []
         self.kinds = {}
         self.what = ""
+        self.may_end = set()  # services that may give up by themselves; the supervisor starts them again
 
     # ---- killing ----
 
@@ -128,14 +129,17 @@ class Rounds:
 
     async def power(self):
         """The machine of the store loses power, now or at a bad moment; sometimes that of everything else, too."""
-        kill = self.random.choice((self.store_now, self.store_commit, self.store_route, self.store_sync, self.store_pages,
-                                   self.store_torn, self.store_replay, self.store_reopen, self.store_reopen_late))
+        kill = self.random.choice((self.store_now, self.store_commit, self.store_route, self.store_sync, self.store_sync,
+                                   self.store_pages, self.store_pages, self.store_torn, self.store_torn, self.store_replay, self.store_reopen, self.store_reopen_late))
         await kill()
         if self.random.random() < 0.3:
             await self.all()
             self.kills -= 1
         mode = self.random.choice(("all", "pages", "sectors"))
         self.what += f" by {kill.__name__}, {mode}: {self.stand.power_cut(self.random, mode)}"
+        if self.random.random() < 0.3:
+            code, words = self.stand.fsck()
+            self.oracle.must(code == 0, LOST, f"chasqui-store --fsck ended with {code}: {words[-1000:]}")
 
     async def store_reopen_late(self):
         """A failed sync, an attempt to go on, and then the power."""
@@ -188,6 +192,9 @@ class Rounds:
             if s.name == "store" and self.stand.was_shot():
                 continue
             code = s.process.returncode
+            if s.name in self.may_end and code == 1:
+                self.stand.start_one(s.name)
+                continue
             self.oracle.finding(LOST, f"{s.name} has ended with {code}: {s.tail(600)}")
             self.stand.start_one(s.name)
 

@@ -45,6 +45,7 @@ enum arm_kind {
     ARM_KILL_AFTER, /* arg: microseconds later */
     ARM_TORN,       /* arg: so many bytes are written, then SIGKILL */
     ARM_FAIL,       /* arg: errno */
+    ARM_SHORT,      /* arg: so many bytes are written, and the call says so */
 };
 
 /* Kinds of calls, as a mask in struct arm. */
@@ -511,6 +512,7 @@ write_watched(int fd, const struct watched *w, const struct iovec *parts, int co
         (void)!write_some(fd, parts, count, arm.arg < n ? arm.arg : n, offset);
         die();
     }
+    n = arm.kind == ARM_SHORT && arm.arg < n ? arm.arg : n;
     ssize_t rc = write_some(fd, parts, count, n, offset);
     int err = errno;
     if (w->is_dsync && rc >= 0) {

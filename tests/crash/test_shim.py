@@ -11,7 +11,7 @@ import sys
 import textwrap
 
 import pytest
-from powercut import (FAIL, FULL_STATVFS, FULL_WRITES, KILL_AFTER, KILL_BEFORE, ON_ANY, ON_DSYNC, ON_SYNC, ON_WRITE, TORN,
+from powercut import (FAIL, FULL_STATVFS, FULL_WRITES, KILL_AFTER, KILL_BEFORE, ON_ANY, ON_DSYNC, ON_SYNC, ON_WRITE, SHORT, TORN,
                       Control, Journal, cut)
 
 SHIM = pathlib.Path(os.environ.get("CHASQUI_BIN", "build/release/bin")).resolve() / "chasqui-crash-shim.so"
@@ -162,6 +162,13 @@ def test_a_torn_write(stand):
     assert stand.bytes()[4096:8192] == b"n" * 700 + b"o" * 3396
     stand.cut()
     assert stand.bytes() == b"o" * 16384
+
+
+def test_a_short_write(stand):
+    stand.control.arm((SHORT, ON_WRITE, 1, 700, 1))
+    _, out = stand.run('print(os.pwrite(fd, b"n" * 4096, 0), os.pwrite(fd, b"m" * 8, 0))')
+    assert out == "700 8"
+    assert stand.bytes()[:4096] == b"m" * 8 + b"n" * 692 + b"o" * 3396
 
 
 def test_the_nth_call_fails(stand):
