@@ -11,7 +11,7 @@ RUN_PACKAGES=(
     redis-server
 )
 TEST_PACKAGES=(
-    libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-redis python3-nacl python3-websocket
+    openssl libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-redis python3-nacl python3-websocket
     clang clang-format clang-tidy libclang-rt-14-dev shellcheck lmdb-utils
 )
 

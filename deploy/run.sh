@@ -124,7 +124,7 @@ build() {
 
 check_programs() {
     local program
-    for program in broker store presence edge; do
+    for program in broker store blobd presence edge; do
         [[ -x $BIN/chasqui-$program ]] || die "$BIN/chasqui-$program is missing: run without --no-build once"
     done
     for program in redis-server setsid setpriv flock; do

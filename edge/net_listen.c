@@ -24,6 +24,7 @@ enum {
     ACCEPTS_PER_TURN = 256,
     FD_REFUSE = 64, /* with fewer free than this, requests are refused with a reason */
     FD_DROP = 16,   /* and with fewer than this, connections are dropped */
+    FD_LATER = 8,   /* descriptors that the process opens after the listener */
     ADDRESS_SLACK = 16,
     TICK_MIN_MS = 10,
     TICK_MAX_MS = 250,
@@ -52,7 +53,7 @@ edge_net_raise_descriptors(void)
 size_t
 edge_net_descriptors_free(const edge_net_t *net)
 {
-    size_t used = net->fd_base + net->count + FD_REFUSE;
+    size_t used = net->fd_base + FD_LATER + net->count + FD_REFUSE;
     return used < net->fd_max ? net->fd_max - used : 0;
 }
 

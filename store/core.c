@@ -42,6 +42,7 @@ on_tick(void *ctx)
 {
     struct store_core *core = ctx;
     store_route_tick(core->route);
+    store_blob_tick(core);
     if (store_core_writable(core) == 0) {
         store_core_commit(core); /* write-behind when idle */
     }
@@ -272,6 +273,7 @@ store_core_close(struct store_core *core)
     store_account_free(core);
     store_device_free(core);
     store_sync_free(core);
+    store_blob_free(core);
     store_batch_destroy(&core->building);
     store_projection_destroy(&core->projection);
     if (core->engine) {

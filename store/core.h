@@ -39,7 +39,11 @@ struct store_core_cfg {
     uint64_t checkpoint_idle_ms; /* … or this long after the last round */
     uint64_t token_days;
     uint64_t hash_queue;
-    bool fsck; /* check the database and exit: fsck_offline.h */
+    bool fsck;                 /* check the database and exit: fsck_offline.h */
+    uint64_t blob_quota_bytes; /* of a user */
+    uint64_t blob_quota_count;
+    uint64_t blob_grace_s; /* a blob that nothing refers to lives so long */
+    uint64_t blob_sweep_s; /* pause between two walks over the blobs */
 };
 
 struct store_revoked; /* on_device.c */
@@ -72,6 +76,7 @@ struct store_core {
     struct store_auth *auths; /* log-ins under way (on_account.c) */
     size_t auth_count;
     struct store_revoked *revoked;
+    struct store_blobs *blobs;            /* on_blob.c */
     struct store_seen *seen;              /* versions that devices have synced to (on_sync.c) */
     char (*edges)[CQ_ACTOR_NAME_MAX + 1]; /* alive */
     size_t edge_count;
@@ -238,5 +243,20 @@ void store_device_put(struct store_core *core,
                       const struct cq_id *user,
                       const struct cq_id *device,
                       const struct store_device *row);
+
+/* on_blob.c */
+cq_bus_handler store_on_blob_reserve, store_on_blob_whole, store_on_blob_release,
+    store_on_blob_known, store_on_blob_access;
+/* May this user's message refer to this blob? 0; NO_BLOB; other. */
+int store_blob_may_refer(struct store_core *core,
+                         const struct cq_id *user,
+                         const struct cq_id *id,
+                         uint64_t length) CQ_MUST_CHECK;
+/* A message of this chat does: with the message's commit its members may read it. */
+int store_blob_refer(struct store_core *core,
+                     const struct store_chat *chat,
+                     const struct cq_id *id) CQ_MUST_CHECK;
+void store_blob_tick(struct store_core *core);
+void store_blob_free(struct store_core *core);
 
 #endif

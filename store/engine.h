@@ -34,8 +34,11 @@
     X(CHAT, "chat")   /* P chat → chat row */                                                   \
     X(RECEIPT,                                                                                    \
       "receipt") /* P chat kind id up_to(8, big-endian) → log position: store_key_receipt */    \
-    X(UNREAD, "unread_audit") /* P chat user → first unread, count, last time */                \
-    X(READ, "read_audit")     /* P chat sender → read up to, when */
+    X(UNREAD, "unread_audit")     /* P chat user → first unread, count, last time */            \
+    X(READ, "read_audit")         /* P chat sender → read up to, when */                        \
+    X(BLOB, "blob")               /* P blob → blob row */                                       \
+    X(BLOB_USE, "blob_use")       /* P user → bytes and number of their blobs */                \
+    X(BLOB_READER, "blob_reader") /* P blob user → may read it, by a message that refers to it */
 
 enum store_table {
 #define X(name, text) STORE_TABLE_##name,

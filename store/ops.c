@@ -97,5 +97,10 @@ const struct cq_bus_row store_ops_rows[] = {
     {CQ_BUS_JOB_CANCEL, store_on_job_cancel, "ctl"},
     {CQ_BUS_ROUTED, on_routed, "presence"},
     {CQ_BUS_WATCHLIST, store_on_watchlist, "presence"},
+    {CQ_BUS_BLOB_RESERVE, store_on_blob_reserve, "blobd"},
+    {CQ_BUS_BLOB_WHOLE, store_on_blob_whole, "blobd"},
+    {CQ_BUS_BLOB_RELEASE, store_on_blob_release, "blobd"},
+    {CQ_BUS_BLOB_KNOWN, store_on_blob_known, "blobd"},
+    {CQ_BUS_BLOB_ACCESS, store_on_blob_access, "edge"},
 };
 const size_t store_ops_row_count = sizeof store_ops_rows / sizeof store_ops_rows[0];

@@ -44,6 +44,11 @@ static const struct cq_bus_op bus_ops[] = {
 #define ANSWER_edge_init       &cq_edge_init_schema
 #define ANSWER_bus_welcome     &cq_bus_welcome_schema
 #define ANSWER_watched         &cq_watched_schema
+#define ANSWER_blob_state      &cq_blob_state_schema
+#define ANSWER_blob_offset     &cq_blob_offset_schema
+#define ANSWER_blob_bytes      &cq_blob_bytes_schema
+#define ANSWER_blob_meta       &cq_blob_meta_schema
+#define ANSWER_blob_unknown    &cq_blob_unknown_schema
 #define ANSWER_presence_states &cq_presence_states_schema
 #include "common/wire/bus_ops.def"
 #undef CQ_BUS_OP

@@ -9,7 +9,7 @@ SERVICES=() # in the order of starting
 
 list_services() {
     local n
-    SERVICES=(redis broker store presence)
+    SERVICES=(redis broker store blobd presence)
     for ((n = 1; n <= EDGES; n++)); do
         SERVICES+=("edge.$n")
     done
@@ -39,6 +39,7 @@ service_command() {
             COMMAND=("$BIN/chasqui-store" --name store.1 --broker "$broker" --data "$DATA/store"
                 --master-key "$DATA/keys/master.key")
             ;;
+        blobd) COMMAND=("$BIN/chasqui-blobd" --name blobd.1 --broker "$broker" --data "$DATA/blobs") ;;
         presence)
             COMMAND=("$BIN/chasqui-presence" --name presence.1 --broker "$broker" --redis-socket "$RUN/redis.sock")
             ;;
@@ -101,6 +102,7 @@ stop_everything() {
     done
     stop_services 15 "${edges[@]}"
     stop_services 5 presence
+    stop_services 10 blobd
     stop_services 15 store
     stop_services 5 broker
     stop_services 5 redis

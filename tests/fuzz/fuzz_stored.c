@@ -10,8 +10,10 @@
 
 #include "common/rt/token.h"
 
+#include "blobd/format.h"
 #include "presence/redis_value.h"
 #include "store/account.h"
+#include "store/blob.h"
 #include "store/chat.h"
 #include "store/friend.h"
 #include "store/manifest.h"
@@ -155,9 +157,37 @@ try_manifest_body(struct cq_view body)
     cq_buf_free(&b);
 }
 
+static void
+try_blob(struct cq_view row)
+{
+    struct store_blob blob;
+    struct store_blob_use use;
+    cq_buf_t b = {0};
+    if (store_blob_read(row, &blob) == 0) {
+        store_blob_write(&b, &blob);
+        must(store_blob_read((struct cq_view){b.data, b.size}, &blob) == 0);
+    }
+    (void)!store_blob_read_use(row, &use);
+    cq_buf_free(&b);
+}
+
+/* A file shorter than a header is read as if zeros followed. */
+static void
+try_blob_header(struct cq_view file)
+{
+    static uint8_t bytes[BLOBD_HEADER_SIZE];
+    struct blobd_header h;
+    memset(bytes, 0, sizeof bytes);
+    memcpy(bytes, file.p, file.n < sizeof bytes ? file.n : sizeof bytes);
+    if (blobd_format_read_header(bytes, &h) == 0) {
+        must(h.length <= BLOBD_LENGTH_MAX && h.synced <= h.length);
+        (void)!blobd_format_check_trailer(&h, file);
+    }
+}
+
 static void (*const tries[])(struct cq_view) = {
-    try_chat,  try_index,  try_friend, try_account,  try_device,
-    try_token, try_online, try_key,    try_manifest, try_manifest_body,
+    try_chat,   try_index, try_friend,   try_account,       try_device, try_token,
+    try_online, try_key,   try_manifest, try_manifest_body, try_blob,   try_blob_header,
 };
 
 int

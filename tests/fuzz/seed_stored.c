@@ -8,8 +8,10 @@
 #include "common/rt/token.h"
 #include "common/wire/pack.h"
 
+#include "blobd/format.h"
 #include "presence/redis_value.h"
 #include "store/account.h"
+#include "store/blob.h"
 #include "store/chat.h"
 #include "store/friend.h"
 #include "store/manifest.h"
@@ -151,6 +153,14 @@ main(int argc, char **argv)
     cq_buf_clear(&b);
     write_manifest(&b);
     write_seed(9, "good", b.data, b.size - MANIFEST_SUM_LINE);
+    cq_buf_clear(&b);
+    const struct store_blob blob = {.state = STORE_BLOB_WHOLE, .length = 300, .references = 2};
+    store_blob_write(&b, &blob);
+    write_seeds(10, &b);
+    const struct blobd_header header = {.length = 300, .tentative_from = BLOBD_NOT_TENTATIVE};
+    blobd_format_write_header(cq_buf_reserve(&b, BLOBD_HEADER_SIZE), &header);
+    b.size = BLOBD_HEADER_SIZE;
+    write_seeds(11, &b);
     cq_buf_free(&b);
     return EXIT_SUCCESS;
 }

@@ -85,7 +85,7 @@ def test_start_status_chat_stop(running):
     data, port = running
     code, rows = status(data)
     assert code == 0
-    assert list(rows) == ["redis", "broker", "store", "presence", "edge.1", "edge.2"]
+    assert list(rows) == ["redis", "broker", "store", "blobd", "presence", "edge.1", "edge.2"]
     assert all(state == "up" for _, state in rows.values())
     x = Device(f"rx{time.time_ns() % 10**9}").signup(url(port))
     y = Device(f"ry{time.time_ns() % 10**9}").signup(url(port + 1))
@@ -116,7 +116,7 @@ def test_layout_is_private(running):
     assert list((data / "store").glob("*.mdb"))
 
 
-@pytest.mark.parametrize("service", ["redis", "broker", "store", "presence", "edge.2"])
+@pytest.mark.parametrize("service", ["redis", "broker", "store", "blobd", "presence", "edge.2"])
 def test_a_service_that_dies_is_restarted(running, service):
     data, port = running
     pid = int(status(data)[1][service][0])
@@ -160,7 +160,7 @@ def test_foreground_and_interrupt(data, port):
         if line.startswith("ready"):
             break
     assert line == f"ready http://127.0.0.1:{port}\n"
-    assert list(status(data)[1]) == ["redis", "broker", "store", "presence", "edge.1"]
+    assert list(status(data)[1]) == ["redis", "broker", "store", "blobd", "presence", "edge.1"]
     os.killpg(p.pid, signal.SIGINT)  # as a ^C in a terminal does
     rest = p.communicate(timeout=LONG)[0]
     assert p.returncode == 0, rest

@@ -134,6 +134,8 @@ class System:
         add("broker", "broker", BIN / "chasqui-broker", "--endpoint", self.broker_endpoint)
         add("store", "store", BIN / "chasqui-store", "--name", "store.1", "--broker", self.broker_endpoint,
             "--data", self.dir / "store", "--master-key", self.dir / "keys/master.key")
+        add("blobd", "blobd", BIN / "chasqui-blobd", "--name", "blobd.1", "--broker", self.broker_endpoint,
+            "--data", self.dir / "blobs", "--reserve-bytes", "0")
         add("presence", "presence", BIN / "chasqui-presence", "--name", "presence.1", "--broker", self.broker_endpoint,
             "--redis-socket", self.redis_socket)
         for n in range(1, self.edge_count + 1):
@@ -211,7 +213,7 @@ class System:
 
     def stop(self, check=True):
         """Ends everything in order and removes the folder; the folder stays when a check fails."""
-        order = [s for s in self.services if s.startswith("edge.")] + ["presence", "store", "broker", "redis"]
+        order = [s for s in self.services if s.startswith("edge.")] + ["presence", "blobd", "store", "broker", "redis"]
         try:
             for name in order:
                 self.services[name].stop()

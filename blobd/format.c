@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#include "blobd/format.h"
+
+#include <string.h>
+
+#include <sodium.h>
+
+enum {
+    AT_ID = 8,
+    AT_USER = AT_ID + CQ_ID_SIZE,
+    AT_LENGTH = AT_USER + CQ_ID_SIZE,
+    AT_CREATED = AT_LENGTH + 8,
+    AT_EXPIRES = AT_CREATED + 8,
+    AT_SYNCED = AT_EXPIRES + 8,
+    AT_TENTATIVE = AT_SYNCED + 8,
+    AT_HASH = AT_TENTATIVE + 8,
+    HEADER_HASH_SIZE = 16,
+};
+
+static const uint8_t magic[AT_ID] = {'C', 'Q', 'B', 'L', 'O', 'B', '1', '\n'};
+
+static void
+put_u64(uint8_t *p, uint64_t v)
+{
+    for (int i = 0; i < 8; i++) {
+        p[i] = (uint8_t)(v >> (56 - 8 * i));
+    }
+}
+
+static uint64_t
+get_u64(const uint8_t *p)
+{
+    uint64_t v = 0;
+    for (int i = 0; i < 8; i++) {
+        v = v << 8 | p[i];
+    }
+    return v;
+}
+
+static void
+hash_header(const uint8_t *header, uint8_t out[HEADER_HASH_SIZE])
+{
+    (void)crypto_generichash(out, HEADER_HASH_SIZE, header, AT_HASH, NULL, 0);
+}
+
+void
+blobd_format_write_header(uint8_t out[BLOBD_HEADER_SIZE], const struct blobd_header *h)
+{
+    memset(out, 0, BLOBD_HEADER_SIZE);
+    memcpy(out, magic, sizeof magic);
+    memcpy(out + AT_ID, h->id.b, CQ_ID_SIZE);
+    memcpy(out + AT_USER, h->user.b, CQ_ID_SIZE);
+    put_u64(out + AT_LENGTH, h->length);
+    put_u64(out + AT_CREATED, h->created_unix_ms);
+    put_u64(out + AT_EXPIRES, h->expires_unix_ms);
+    put_u64(out + AT_SYNCED, h->synced);
+    put_u64(out + AT_TENTATIVE, h->tentative_from);
+    hash_header(out, out + AT_HASH);
+}
+
+int
+blobd_format_read_header(const uint8_t in[BLOBD_HEADER_SIZE], struct blobd_header *h)
+{
+    uint8_t hash[HEADER_HASH_SIZE];
+    hash_header(in, hash);
+    if (memcmp(in, magic, sizeof magic) != 0 || memcmp(in + AT_HASH, hash, sizeof hash) != 0) {
+        return -CQ_E_CORRUPT;
+    }
+    memcpy(h->id.b, in + AT_ID, CQ_ID_SIZE);
+    memcpy(h->user.b, in + AT_USER, CQ_ID_SIZE);
+    h->length = get_u64(in + AT_LENGTH);
+    h->created_unix_ms = get_u64(in + AT_CREATED);
+    h->expires_unix_ms = get_u64(in + AT_EXPIRES);
+    h->synced = get_u64(in + AT_SYNCED);
+    h->tentative_from = get_u64(in + AT_TENTATIVE);
+    bool is_sane = h->length <= BLOBD_LENGTH_MAX && h->synced <= h->length &&
+                   (h->tentative_from == BLOBD_NOT_TENTATIVE || h->tentative_from <= h->length);
+    return is_sane ? 0 : -CQ_E_CORRUPT;
+}
+
+size_t
+blobd_format_piece_count(uint64_t length)
+{
+    return (size_t)((length + BLOBD_PIECE_SIZE - 1) / BLOBD_PIECE_SIZE);
+}
+
+size_t
+blobd_format_trailer_size(uint64_t length)
+{
+    return blobd_format_piece_count(length) * BLOBD_PIECE_HASH_SIZE + CQ_BLOB_HASH_SIZE;
+}
+
+void
+blobd_format_root(const struct blobd_header *h,
+                  const uint8_t *hashes,
+                  uint8_t root[CQ_BLOB_HASH_SIZE])
+{
+    uint8_t length[8];
+    crypto_generichash_state state;
+    put_u64(length, h->length);
+    (void)crypto_generichash_init(&state, NULL, 0, CQ_BLOB_HASH_SIZE);
+    (void)crypto_generichash_update(&state, h->id.b, CQ_ID_SIZE);
+    (void)crypto_generichash_update(&state, h->user.b, CQ_ID_SIZE);
+    (void)crypto_generichash_update(&state, length, sizeof length);
+    (void)crypto_generichash_update(&state, hashes,
+                                    blobd_format_piece_count(h->length) * BLOBD_PIECE_HASH_SIZE);
+    (void)crypto_generichash_final(&state, root, CQ_BLOB_HASH_SIZE);
+}
+
+int
+blobd_format_check_trailer(const struct blobd_header *h, struct cq_view trailer)
+{
+    uint8_t root[CQ_BLOB_HASH_SIZE];
+    if (trailer.n != blobd_format_trailer_size(h->length)) {
+        return -CQ_E_CORRUPT;
+    }
+    blobd_format_root(h, trailer.p, root);
+    return memcmp(root, trailer.p + trailer.n - sizeof root, sizeof root) ? -CQ_E_CORRUPT : 0;
+}

@@ -1,0 +1,220 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Reading complete blobs. A few stay open, as a download asks many times for the same one.
+ */
+#include <stdlib.h>
+
+#include "common/rt/check.h"
+#include "common/rt/log.h"
+
+#include "blobd/core.h"
+#include "blobd/stats.h"
+
+enum {
+    BUCKETS = 1024,
+    OPEN_MAX = 512,
+    IDLE_MS = 30000,
+    READS_MAX = 2048 /* under way; the next one is BUSY */
+};
+
+struct open_blob {
+    struct cq_id id;
+    blobd_blob_t *blob;
+    unsigned user_count; /* jobs that read it */
+    uint64_t used_mono_ms;
+    bool is_gone; /* removed meanwhile: closed by the last reader */
+    struct open_blob *next;
+};
+
+struct blobd_reads {
+    blobd_t *blobd;
+    size_t open_count;
+    size_t read_count;
+    struct open_blob *buckets[BUCKETS];
+};
+
+struct read_job {
+    struct blobd_job job; /* first */
+    struct cq_bus_from from;
+    struct cq_id id;
+    struct open_blob *open; /* NULL: blob is opened by the job */
+    blobd_blob_t *blob;
+    uint64_t offset;
+    size_t size, at;
+    uint8_t *data;
+};
+
+struct blobd_reads *
+blobd_read_new(blobd_t *b)
+{
+    struct blobd_reads *r = cq_alloc(sizeof *r);
+    r->blobd = b;
+    return r;
+}
+
+static struct open_blob **
+place_of(struct blobd_reads *r, const struct cq_id *id)
+{
+    struct open_blob **at = &r->buckets[cq_id_hash(id) % BUCKETS];
+    while (*at && ((*at)->is_gone || !cq_id_eq(&(*at)->id, id))) {
+        at = &(*at)->next;
+    }
+    return at;
+}
+
+static void
+close_at(struct blobd_reads *r, struct open_blob **at)
+{
+    struct open_blob *open = *at;
+    *at = open->next;
+    r->open_count--;
+    blobd_blob_close(&open->blob);
+    free(open);
+}
+
+/* Closes what is idle for this long and has no reader. */
+static void
+close_idle(struct blobd_reads *r, uint64_t idle_ms)
+{
+    uint64_t now = cq_now_mono_ms();
+    for (size_t i = 0; i < BUCKETS; i++) {
+        struct open_blob **at = &r->buckets[i];
+        while (*at) {
+            bool is_idle = (*at)->is_gone || now - (*at)->used_mono_ms >= idle_ms;
+            if (!(*at)->user_count && is_idle) {
+                close_at(r, at);
+            } else {
+                at = &(*at)->next;
+            }
+        }
+    }
+}
+
+void
+blobd_read_tidy(struct blobd_reads *r)
+{
+    close_idle(r, IDLE_MS);
+}
+
+void
+blobd_read_destroy(struct blobd_reads **r)
+{
+    if (*r) {
+        close_idle(*r, 0);
+        CQ_ASSERT((*r)->open_count == 0);
+        free(*r);
+        *r = NULL;
+    }
+}
+
+void
+blobd_read_forget(struct blobd_reads *r, const struct cq_id *id)
+{
+    struct open_blob *open = *place_of(r, id);
+    if (open) {
+        open->is_gone = true;
+    }
+}
+
+/* ---- on a disk thread ---- */
+
+static void
+run(struct blobd_job *job)
+{
+    struct read_job *r = (struct read_job *)job;
+    if (!r->blob) {
+        job->rc = blobd_blob_open(job->blobd->volume, &r->id, &r->blob);
+    }
+    if (job->rc) {
+        return;
+    }
+    uint64_t length = blobd_blob_header(r->blob)->length;
+    if (r->offset > length) {
+        job->rc = -CQ_E_BAD_ARG;
+        return;
+    }
+    r->size = length - r->offset < r->size ? (size_t)(length - r->offset) : r->size;
+    r->data = malloc(r->size + 2 * (size_t)BLOBD_PIECE_SIZE);
+    job->rc = r->data ? blobd_blob_read(r->blob, r->offset, r->size, r->data, &r->at) : -CQ_E_BUSY;
+}
+
+/* ---- on the loop ---- */
+
+/* Keeps what the job has opened, if there is room. */
+static void
+keep_open(struct blobd_reads *reads, struct read_job *r)
+{
+    struct open_blob **at = place_of(reads, &r->id);
+    if (*at || reads->open_count >= OPEN_MAX || r->job.rc) {
+        blobd_blob_close(&r->blob);
+        return;
+    }
+    struct open_blob *open = cq_alloc(sizeof *open);
+    *open = (struct open_blob){.id = r->id, .blob = r->blob, .used_mono_ms = cq_now_mono_ms()};
+    *at = open;
+    reads->open_count++;
+}
+
+static void
+answer(struct read_job *r)
+{
+    cq_bus_t *bus = r->job.blobd->bus;
+    if (r->job.rc == -CQ_E_CORRUPT) {
+        char hex[CQ_ID_HEX_SIZE];
+        blobd_stats.damaged_total++;
+        CQ_LOG(ERROR, "BLOBD-READ-DAMAGED", "blob=%s offset=%llu", cq_id_hex(&r->id, hex),
+               (unsigned long long)r->offset);
+    }
+    if (r->job.rc) {
+        cq_bus_reply_err(bus, &r->from, r->job.rc, 0);
+        return;
+    }
+    const struct cq_blob_bytes m = {blobd_blob_header(r->blob)->length, {r->data + r->at, r->size}};
+    cq_bus_reply(bus, &r->from, &cq_blob_bytes_schema, &m);
+    blobd_stats.bytes_out_total += r->size;
+}
+
+static void
+done(struct blobd_job *job)
+{
+    struct read_job *r = (struct read_job *)job;
+    struct blobd_reads *reads = job->blobd->reads;
+    reads->read_count--;
+    answer(r);
+    if (r->open) {
+        r->open->user_count--;
+        r->open->used_mono_ms = cq_now_mono_ms();
+    } else if (r->blob) {
+        keep_open(reads, r);
+    }
+    free(r->data);
+    free(r);
+}
+
+void
+blobd_on_read(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t count)
+{
+    blobd_t *b = ctx;
+    struct blobd_reads *reads = b->reads;
+    struct cq_blob_read m;
+    int rc = cq_schema_read(&cq_blob_read_schema, fields, count, &m);
+    if (!rc && reads->read_count >= READS_MAX) {
+        rc = -CQ_E_BUSY;
+    }
+    if (rc) {
+        cq_bus_reply_err(b->bus, from, rc, 0);
+        return;
+    }
+    struct read_job *r = cq_alloc(sizeof *r);
+    *r = (struct read_job){.job = {.blobd = b, .run = run, .done = done},
+                           .from = *from,
+                           .id = m.id,
+                           .open = *place_of(reads, &m.id),
+                           .offset = m.offset,
+                           .size = (size_t)m.size};
+    if (r->open) {
+        r->open->user_count++;
+        r->blob = r->open->blob;
+    }
+    reads->read_count++;
+    blobd_job_start(&r->job);
+}

@@ -1,0 +1,313 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * An upload under way. Pieces are hashed as they come, so that nothing is read again at the end.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <sodium.h>
+
+#include "common/rt/check.h"
+
+#include "blobd/volume_disk.h"
+
+struct blobd_part {
+    int fd;
+    struct blobd_header header;
+    uint64_t offset;
+    crypto_generichash_state piece; /* of the piece that offset lies in */
+    uint8_t *hashes;                /* of the full pieces before it, and room for the last */
+};
+
+static void
+begin_piece(blobd_part_t *p)
+{
+    (void)crypto_generichash_init(&p->piece, NULL, 0, BLOBD_PIECE_HASH_SIZE);
+}
+
+static void
+end_piece(blobd_part_t *p, size_t number)
+{
+    (void)crypto_generichash_final(&p->piece, p->hashes + number * BLOBD_PIECE_HASH_SIZE,
+                                   BLOBD_PIECE_HASH_SIZE);
+    begin_piece(p);
+}
+
+/* Data behind the offset is in the file: hashes it and moves on. */
+static void
+take(blobd_part_t *p, const uint8_t *data, size_t n)
+{
+    while (n) {
+        size_t room = BLOBD_PIECE_SIZE - (size_t)(p->offset % BLOBD_PIECE_SIZE);
+        size_t part = n < room ? n : room;
+        (void)crypto_generichash_update(&p->piece, data, part);
+        p->offset += part;
+        if (p->offset % BLOBD_PIECE_SIZE == 0) {
+            end_piece(p, (size_t)(p->offset / BLOBD_PIECE_SIZE) - 1);
+        }
+        data += part;
+        n -= part;
+    }
+}
+
+static blobd_part_t *
+new_part(int fd, const struct blobd_header *h)
+{
+    blobd_part_t *p = cq_alloc(sizeof *p);
+    p->fd = fd;
+    p->header = *h;
+    p->hashes = cq_alloc(blobd_format_trailer_size(h->length));
+    begin_piece(p);
+    return p;
+}
+
+static int
+write_header(const blobd_part_t *p)
+{
+    uint8_t bytes[BLOBD_HEADER_SIZE];
+    blobd_format_write_header(bytes, &p->header);
+    return blobd_volume_write_at(p->fd, bytes, sizeof bytes, 0);
+}
+
+int
+blobd_part_create(blobd_volume_t *v, const struct blobd_header *h, blobd_part_t **out)
+{
+    char name[BLOBD_NAME_SIZE];
+    *out = NULL;
+    if (blobd_volume_room(v) < h->length) {
+        return -CQ_E_NO_SPACE;
+    }
+    blobd_volume_part_name(name, &h->id);
+    int fd = openat(v->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return blobd_volume_errno(errno);
+    }
+    blobd_part_t *p = new_part(fd, h);
+    p->header.synced = 0;
+    p->header.tentative_from = BLOBD_NOT_TENTATIVE;
+    int rc = write_header(p);
+    if (!rc && fdatasync(fd)) {
+        rc = blobd_volume_errno(errno);
+    }
+    if (!rc) {
+        rc = blobd_volume_sync_folder(v, "uploads");
+    }
+    if (rc) {
+        (void)unlinkat(v->dir_fd, name, 0);
+        blobd_part_close(&p);
+    }
+    *out = p;
+    return rc;
+}
+
+/* Bytes of data that may be trusted of a file of this size. */
+static uint64_t
+trusted(const blobd_volume_t *v, const struct blobd_header *h, uint64_t file_size)
+{
+    uint64_t data = file_size > BLOBD_HEADER_SIZE ? file_size - BLOBD_HEADER_SIZE : 0;
+    data = data < h->length ? data : h->length;
+    data = data < h->tentative_from ? data : h->tentative_from;
+    return v->is_same_boot || data < h->synced ? data : h->synced;
+}
+
+static int
+hash_file(blobd_part_t *p, uint64_t up_to)
+{
+    uint8_t *piece = cq_alloc(BLOBD_PIECE_SIZE);
+    int rc = 0;
+    while (!rc && p->offset < up_to) {
+        uint64_t left = up_to - p->offset;
+        size_t n = left < BLOBD_PIECE_SIZE ? (size_t)left : BLOBD_PIECE_SIZE;
+        rc = blobd_volume_read_at(p->fd, piece, n, BLOBD_HEADER_SIZE + p->offset);
+        if (!rc) {
+            take(p, piece, n);
+        }
+    }
+    free(piece);
+    return rc;
+}
+
+/* Forgets what is behind `up_to`, in the file and in the hashes. */
+static int
+go_back(blobd_part_t *p, uint64_t up_to)
+{
+    if (ftruncate(p->fd, (off_t)(BLOBD_HEADER_SIZE + up_to))) {
+        return blobd_volume_errno(errno);
+    }
+    p->header.tentative_from = BLOBD_NOT_TENTATIVE;
+    p->header.synced = p->header.synced < up_to ? p->header.synced : up_to;
+    p->offset = up_to - up_to % BLOBD_PIECE_SIZE;
+    begin_piece(p);
+    int rc = hash_file(p, up_to);
+    return rc ? rc : write_header(p);
+}
+
+int
+blobd_part_open(blobd_volume_t *v, const struct cq_id *id, blobd_part_t **out)
+{
+    char name[BLOBD_NAME_SIZE];
+    uint8_t bytes[BLOBD_HEADER_SIZE];
+    struct blobd_header h;
+    struct stat st;
+    *out = NULL;
+    blobd_volume_part_name(name, id);
+    int fd = openat(v->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0) {
+        return blobd_volume_errno(errno);
+    }
+    int rc = blobd_volume_read_at(fd, bytes, sizeof bytes, 0);
+    rc = rc ? rc : blobd_format_read_header(bytes, &h);
+    if (!rc && (!cq_id_eq(&h.id, id) || fstat(fd, &st))) {
+        rc = -CQ_E_CORRUPT;
+    }
+    if (rc) {
+        (void)close(fd);
+        return rc;
+    }
+    blobd_part_t *p = new_part(fd, &h);
+    uint64_t good = trusted(v, &h, (uint64_t)st.st_size);
+    rc = hash_file(p, good);
+    if (!rc) {
+        rc = go_back(p, good);
+    }
+    if (rc) {
+        blobd_part_close(&p);
+    }
+    *out = p;
+    return rc;
+}
+
+void
+blobd_part_close(blobd_part_t **p)
+{
+    if (*p) {
+        (void)close((*p)->fd);
+        free((*p)->hashes);
+        free(*p);
+        *p = NULL;
+    }
+}
+
+const struct blobd_header *
+blobd_part_header(const blobd_part_t *p)
+{
+    return &p->header;
+}
+
+uint64_t
+blobd_part_offset(const blobd_part_t *p)
+{
+    return p->offset;
+}
+
+int
+blobd_part_append(blobd_volume_t *v, blobd_part_t *p, const void *data, size_t n)
+{
+    if (n > p->header.length - p->offset) {
+        return -CQ_E_TOO_BIG;
+    }
+    if (blobd_volume_room(v) < n) {
+        return -CQ_E_NO_SPACE;
+    }
+    int rc = blobd_volume_write_at(p->fd, data, n, BLOBD_HEADER_SIZE + p->offset);
+    if (rc) {
+        /* Half of it may be there: the file's end is what a restart believes. */
+        (void)!ftruncate(p->fd, (off_t)(BLOBD_HEADER_SIZE + p->offset));
+        return rc;
+    }
+    take(p, data, n);
+    return 0;
+}
+
+int
+blobd_part_begin_tentative(blobd_part_t *p)
+{
+    p->header.tentative_from = p->offset;
+    int rc = write_header(p);
+    return rc || fdatasync(p->fd) == 0 ? rc : blobd_volume_errno(errno);
+}
+
+int
+blobd_part_keep(blobd_part_t *p)
+{
+    if (fdatasync(p->fd)) {
+        return blobd_volume_errno(errno);
+    }
+    p->header.synced = p->offset;
+    p->header.tentative_from = BLOBD_NOT_TENTATIVE;
+    int rc = write_header(p);
+    return rc || fdatasync(p->fd) == 0 ? rc : blobd_volume_errno(errno);
+}
+
+int
+blobd_part_cut(blobd_part_t *p)
+{
+    bool is_tentative = p->header.tentative_from != BLOBD_NOT_TENTATIVE;
+    return is_tentative ? go_back(p, p->header.tentative_from) : 0;
+}
+
+/* Header as of a complete blob, trailer, sync. */
+static int
+seal(blobd_part_t *p, uint8_t *root)
+{
+    size_t pieces = blobd_format_piece_count(p->header.length);
+    if (p->offset % BLOBD_PIECE_SIZE) {
+        crypto_generichash_state open_piece = p->piece; /* it may have to be tried again */
+        end_piece(p, pieces - 1);
+        p->piece = open_piece;
+    }
+    p->header.synced = p->header.length;
+    p->header.tentative_from = BLOBD_NOT_TENTATIVE;
+    blobd_format_root(&p->header, p->hashes, root);
+    memcpy(p->hashes + pieces * BLOBD_PIECE_HASH_SIZE, root, CQ_BLOB_HASH_SIZE);
+    int rc = blobd_volume_write_at(p->fd, p->hashes, blobd_format_trailer_size(p->header.length),
+                                   BLOBD_HEADER_SIZE + p->header.length);
+    /* The header says "all synced" only after it is: a restart believes it. */
+    if (!rc && fdatasync(p->fd)) {
+        rc = blobd_volume_errno(errno);
+    }
+    rc = rc ? rc : write_header(p);
+    if (!rc && fsync(p->fd)) {
+        rc = blobd_volume_errno(errno);
+    }
+    return rc;
+}
+
+int
+blobd_part_finish(blobd_volume_t *v, blobd_part_t **part, uint8_t *root)
+{
+    blobd_part_t *p = *part;
+    char from[BLOBD_NAME_SIZE], to[BLOBD_NAME_SIZE];
+    if (p->offset != p->header.length) {
+        return -CQ_E_BAD_STATE;
+    }
+    int rc = seal(p, root);
+    rc = rc ? rc : blobd_volume_make_folder(v, &p->header.id);
+    if (rc) {
+        return rc;
+    }
+    blobd_volume_part_name(from, &p->header.id);
+    blobd_volume_blob_name(to, &p->header.id);
+    if (renameat(v->dir_fd, from, v->dir_fd, to)) {
+        return blobd_volume_errno(errno);
+    }
+    blobd_part_close(part);
+    *strrchr(to, '/') = '\0';
+    rc = blobd_volume_sync_folder(v, to);
+    return rc ? rc : blobd_volume_sync_folder(v, "uploads");
+}
+
+int
+blobd_part_remove(blobd_volume_t *v, const struct cq_id *id)
+{
+    char name[BLOBD_NAME_SIZE];
+    blobd_volume_part_name(name, id);
+    if (unlinkat(v->dir_fd, name, 0) && errno != ENOENT) {
+        return blobd_volume_errno(errno);
+    }
+    return 0;
+}

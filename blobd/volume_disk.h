@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * What the files of the disk volume share: volume_disk.c (the folder), part.c, blob.c.
+ */
+#ifndef BLOBD_VOLUME_DISK_H
+#define BLOBD_VOLUME_DISK_H
+
+#include "blobd/volume.h"
+
+enum {
+    BLOBD_NAME_SIZE = 64 /* "blobs/0a1/0a1b…", with its NUL */
+};
+
+struct blobd_volume {
+    int dir_fd;
+    int lock_fd;
+    uint64_t reserve_bytes;
+    bool is_same_boot; /* the machine has not restarted since we last ran */
+};
+
+/* The project's error for an errno. */
+int blobd_volume_errno(int err);
+/* All n bytes or an error; a file that is too short is CORRUPT. */
+int blobd_volume_read_at(int fd, void *out, size_t n, uint64_t offset) CQ_MUST_CHECK;
+int blobd_volume_write_at(int fd, const void *data, size_t n, uint64_t offset) CQ_MUST_CHECK;
+/* Names relative to the folder. */
+void blobd_volume_part_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id);
+void blobd_volume_blob_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id);
+int blobd_volume_sync_folder(const blobd_volume_t *v, const char *name) CQ_MUST_CHECK;
+/* The folder that a blob goes into, durable. */
+int blobd_volume_make_folder(const blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
+
+#endif

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MPL-2.0
+"""An edge's side of blobs on the bus (docs/bus.md), for tests of blobd and the store without HTTP."""
+
+import contextlib
+import itertools
+import secrets
+import time
+
+import bus
+
+(CREATE, STATE, BEGIN, WRITE, END, DROP, READ, RESERVE, WHOLE, RELEASE, ACCESS, COLLECT, KNOWN) = range(0x40, 0x4d)
+PART_MAX = 131072
+
+BAD_ARG, BAD_STATE, NOT_FOUND, TOO_BIG, NO_SPACE, BUSY = 4, 5, 20, 2, 34, 31
+CORRUPT, BLOB_OFFSET, NO_BLOB, QUOTA, UNAVAILABLE, DEADLINE = 44, 50, 51, 52, 32, 33
+
+
+class Refused(Exception):
+    def __init__(self, err, detail=0):
+        super().__init__(f"error {err}, detail {detail}")
+        self.err, self.detail = err, detail
+
+
+class Uploader:
+    """One user's uploads through a bus actor that plays an edge."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, system, user=None):
+        self.user = user or secrets.token_bytes(16)
+        self.actor = bus.Actor(system.broker_endpoint, f"edge.t{next(self.numbers)}", "edge")
+
+    def close(self):
+        self.actor.leave()
+
+    def ask(self, dst, op, *fields, seconds=10.0):
+        """Repeated each second until answered, as the real endpoint does."""
+        rid, end = next(self.actor.rids), time.monotonic() + seconds
+        while rid not in self.actor.replies:
+            assert time.monotonic() < end, f"no answer of {dst}"
+            self.actor.send(dst, op, [[rid, *fields]])
+            with contextlib.suppress(TimeoutError):
+                self.actor.wait(lambda: rid in self.actor.replies, 1.0)
+        err, *rest = self.actor.replies.pop(rid)
+        if err:
+            raise Refused(err, *rest[:1])
+        return rest
+
+    def create(self, length, blob=None):
+        blob = blob or secrets.token_bytes(16)
+        self.ask("blobd", CREATE, self.user, blob, length)
+        return blob
+
+    def state(self, blob):
+        """(offset, length, expires, whole)"""
+        return self.ask("blobd", STATE, self.user, blob)
+
+    def begin(self, blob, offset, tentative=False):
+        transfer = secrets.randbits(60) | 1
+        self.ask("blobd", BEGIN, self.user, blob, transfer, offset, tentative)
+        return transfer
+
+    def write(self, blob, transfer, offset, data):
+        return self.ask("blobd", WRITE, blob, transfer, offset, data)[0]
+
+    def end(self, blob, transfer, keep=True):
+        return self.ask("blobd", END, blob, transfer, keep)[0]
+
+    def send(self, blob, data, offset=0, part=PART_MAX):
+        """One transfer with all of data, from offset."""
+        transfer = self.begin(blob, offset)
+        for at in range(0, len(data), part):
+            assert self.write(blob, transfer, offset + at, data[at:at + part]) == min(at + part, len(data)) + offset
+        return self.end(blob, transfer)
+
+    def upload(self, data):
+        blob = self.create(len(data))
+        if data:
+            assert self.send(blob, data) == len(data)
+        return blob
+
+    def drop(self, blob):
+        self.ask("blobd", DROP, self.user, blob)
+
+    def access(self, blob, user=None):
+        """(length, hash)"""
+        return self.ask("store", ACCESS, user or self.user, blob)
+
+    def read(self, blob, offset=0, size=PART_MAX):
+        return self.ask("blobd", READ, blob, offset, size)[1]
+
+    def download(self, blob):
+        data, length = b"", None
+        while length is None or len(data) < length:
+            length, part = self.ask("blobd", READ, blob, len(data), PART_MAX)
+            data += part
+            if not part:
+                break
+        return data

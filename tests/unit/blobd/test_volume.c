@@ -1,0 +1,289 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Uploads and blobs in a real folder, and what is left of them when we or the machine die at the
+ * worst moment: the folder is changed behind blobd's back as that death would leave it.
+ */
+#include <fcntl.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "common/rt/log.h"
+#include "common/rt/random.h"
+
+#include "blobd/volume.h"
+
+enum {
+    SIZE = 2 * BLOBD_PIECE_SIZE + 1234
+};
+
+struct world {
+    char dir[64];
+    blobd_volume_t *volume;
+    struct blobd_header header;
+    uint8_t data[SIZE];
+};
+
+static void
+open_volume(struct world *w)
+{
+    const struct blobd_volume_cfg cfg = {w->dir, 0};
+    assert_int_equal(blobd_volume_open(&cfg, &w->volume), 0);
+}
+
+static int
+set_up(void **state)
+{
+    struct world *w = calloc(1, sizeof *w);
+    (void)snprintf(w->dir, sizeof w->dir, "/tmp/chasqui-blobs-XXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    cq_random(w->data, sizeof w->data);
+    w->header = (struct blobd_header){.id = cq_random_id(),
+                                      .user = cq_random_id(),
+                                      .length = SIZE,
+                                      .created_unix_ms = 1,
+                                      .expires_unix_ms = 2};
+    open_volume(w);
+    *state = w;
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    struct world *w = *state;
+    char command[128];
+    blobd_volume_close(&w->volume);
+    (void)snprintf(command, sizeof command, "rm -rf -- '%s'", w->dir);
+    assert_int_equal(system(command), 0); /* NOLINT(concurrency-mt-unsafe,cert-env33-c) */
+    free(w);
+    return 0;
+}
+
+static blobd_part_t *
+begin(struct world *w, size_t n)
+{
+    blobd_part_t *p;
+    assert_int_equal(blobd_part_create(w->volume, &w->header, &p), 0);
+    assert_int_equal(blobd_part_append(w->volume, p, w->data, n), 0);
+    return p;
+}
+
+static void
+path_of(const struct world *w, char *out, size_t size, bool is_part)
+{
+    char hex[CQ_ID_HEX_SIZE];
+    (void)cq_id_hex(&w->header.id, hex);
+    is_part ? (void)snprintf(out, size, "%s/uploads/%s", w->dir, hex)
+            : (void)snprintf(out, size, "%s/blobs/%.3s/%s", w->dir, hex, hex);
+}
+
+static void
+finish_and_check(struct world *w, blobd_part_t **p)
+{
+    uint8_t root[CQ_BLOB_HASH_SIZE];
+    uint64_t have = blobd_part_offset(*p);
+    assert_int_equal(blobd_part_append(w->volume, *p, w->data + have, SIZE - have), 0);
+    assert_int_equal(blobd_part_finish(w->volume, p, root), 0);
+    assert_null(*p);
+    blobd_blob_t *b;
+    assert_int_equal(blobd_blob_open(w->volume, &w->header.id, &b), 0);
+    assert_memory_equal(blobd_blob_root(b), root, sizeof root);
+    uint8_t *out = malloc(SIZE + 2 * (size_t)BLOBD_PIECE_SIZE);
+    assert_non_null(out);
+    for (size_t offset = 0; offset < SIZE; offset += 9999) {
+        size_t n = SIZE - offset < 20000 ? SIZE - offset : 20000, at;
+        assert_int_equal(blobd_blob_read(b, offset, n, out, &at), 0);
+        assert_memory_equal(out + at, w->data + offset, n);
+    }
+    size_t at;
+    assert_int_equal(blobd_blob_read(b, SIZE, 1, out, &at), -CQ_E_BAD_ARG);
+    free(out);
+    blobd_blob_close(&b);
+}
+
+static void
+an_upload_becomes_a_blob(void **state)
+{
+    struct world *w = *state;
+    blobd_part_t *p = begin(w, 1000);
+    blobd_blob_t *b;
+    assert_int_equal(blobd_blob_open(w->volume, &w->header.id, &b), -CQ_E_NOT_FOUND);
+    finish_and_check(w, &p);
+    assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), -CQ_E_NOT_FOUND);
+    assert_int_equal(blobd_blob_remove(w->volume, &w->header.id), 0);
+    assert_int_equal(blobd_blob_remove(w->volume, &w->header.id), 0);
+    assert_int_equal(blobd_blob_open(w->volume, &w->header.id, &b), -CQ_E_NOT_FOUND);
+}
+
+static void
+it_is_created_once(void **state)
+{
+    struct world *w = *state;
+    blobd_part_t *p = begin(w, 10), *again;
+    assert_int_equal(blobd_part_create(w->volume, &w->header, &again), -CQ_E_BAD_STATE);
+    assert_int_equal(blobd_part_append(w->volume, p, w->data, SIZE), -CQ_E_TOO_BIG);
+    uint8_t root[CQ_BLOB_HASH_SIZE];
+    assert_int_equal(blobd_part_finish(w->volume, &p, root), -CQ_E_BAD_STATE);
+    blobd_part_close(&p);
+}
+
+/* Our own death: the file has what was written, wherever it was cut. */
+static void
+we_die(void **state)
+{
+    struct world *w = *state;
+    for (size_t cut = 0; cut < SIZE; cut += 23456) {
+        blobd_part_t *p = begin(w, cut);
+        blobd_part_close(&p);
+        blobd_volume_close(&w->volume);
+        open_volume(w);
+        assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
+        assert_int_equal(blobd_part_offset(p), cut);
+        finish_and_check(w, &p);
+        w->header.id = cq_random_id();
+    }
+}
+
+/* The machine's: only what was synced may be believed, as the rest may be zeros. */
+static void
+the_machine_dies(void **state)
+{
+    struct world *w = *state;
+    blobd_part_t *p = begin(w, 70000);
+    assert_int_equal(blobd_part_keep(p), 0);
+    assert_int_equal(blobd_part_append(w->volume, p, w->data + 70000, 10000), 0);
+    blobd_part_close(&p);
+    blobd_volume_close(&w->volume);
+    char boot[128], path[256];
+    (void)snprintf(boot, sizeof boot, "%s/boot", w->dir);
+    assert_int_equal(truncate(boot, 0), 0);
+    path_of(w, path, sizeof path, true);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    static const uint8_t zeros[10000];
+    assert_int_equal(pwrite(fd, zeros, sizeof zeros, BLOBD_HEADER_SIZE + 70000), sizeof zeros);
+    assert_int_equal(close(fd), 0);
+    open_volume(w);
+    assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
+    assert_int_equal(blobd_part_offset(p), 70000);
+    finish_and_check(w, &p);
+}
+
+static void
+tentative_data_is_void(void **state)
+{
+    struct world *w = *state;
+    blobd_volume_close(&w->volume); /* a new folder trusts nothing: it does not know its boot */
+    open_volume(w);
+    blobd_part_t *p = begin(w, BLOBD_PIECE_SIZE + 10);
+    assert_int_equal(blobd_part_begin_tentative(p), 0);
+    assert_int_equal(blobd_part_append(w->volume, p, "wrong", 5), 0);
+    assert_int_equal(blobd_part_cut(p), 0);
+    assert_int_equal(blobd_part_offset(p), BLOBD_PIECE_SIZE + 10);
+    assert_int_equal(blobd_part_begin_tentative(p), 0);
+    assert_int_equal(blobd_part_append(w->volume, p, "wrong", 5), 0);
+    blobd_part_close(&p); /* we die before anybody says whether it is right */
+    assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
+    assert_int_equal(blobd_part_offset(p), BLOBD_PIECE_SIZE + 10);
+    assert_int_equal(blobd_part_begin_tentative(p), 0);
+    assert_int_equal(
+        blobd_part_append(w->volume, p, w->data + BLOBD_PIECE_SIZE + 10, BLOBD_PIECE_SIZE), 0);
+    assert_int_equal(blobd_part_keep(p), 0);
+    blobd_part_close(&p);
+    assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
+    assert_int_equal(blobd_part_offset(p), 2 * BLOBD_PIECE_SIZE + 10);
+    finish_and_check(w, &p);
+}
+
+/* Sealed, but the rename has not happened: it goes on as an upload whose data is all there. */
+static void
+death_before_the_rename(void **state)
+{
+    struct world *w = *state;
+    char from[256], to[256];
+    blobd_part_t *p = begin(w, SIZE);
+    uint8_t root[CQ_BLOB_HASH_SIZE], second[CQ_BLOB_HASH_SIZE];
+    assert_int_equal(blobd_part_finish(w->volume, &p, root), 0);
+    path_of(w, from, sizeof from, false);
+    path_of(w, to, sizeof to, true);
+    assert_int_equal(rename(from, to), 0);
+    assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
+    assert_int_equal(blobd_part_offset(p), SIZE);
+    assert_int_equal(blobd_part_finish(w->volume, &p, second), 0);
+    assert_memory_equal(root, second, sizeof root);
+}
+
+static void
+a_folder_has_one_owner(void **state)
+{
+    struct world *w = *state;
+    const struct blobd_volume_cfg cfg = {w->dir, 0};
+    blobd_volume_t *second;
+    assert_int_equal(blobd_volume_open(&cfg, &second), -CQ_E_LOCKED);
+    assert_null(second);
+}
+
+static void
+no_room(void **state)
+{
+    struct world *w = *state;
+    blobd_part_t *p;
+    blobd_volume_close(&w->volume);
+    const struct blobd_volume_cfg cfg = {w->dir, UINT64_MAX};
+    assert_int_equal(blobd_volume_open(&cfg, &w->volume), 0);
+    assert_int_equal(blobd_volume_room(w->volume), 0);
+    assert_int_equal(blobd_part_create(w->volume, &w->header, &p), -CQ_E_NO_SPACE);
+    assert_null(p);
+}
+
+static void
+count_one(void *ctx, const struct cq_id *id)
+{
+    (void)id;
+    ++*(size_t *)ctx;
+}
+
+static void
+everything_is_listed(void **state)
+{
+    struct world *w = *state;
+    char path[256];
+    size_t count = 0;
+    blobd_part_t *p = begin(w, SIZE);
+    (void)snprintf(path, sizeof path, "%s/uploads/not-an-id", w->dir);
+    assert_int_equal(mkdir(path, 0700), 0);
+    assert_int_equal(blobd_volume_each_part(w->volume, count_one, &count), 0);
+    assert_int_equal(count, 1);
+    finish_and_check(w, &p);
+    count = 0;
+    for (unsigned i = 0; i < BLOBD_FOLDERS; i++) {
+        assert_int_equal(blobd_volume_each_blob(w->volume, i, count_one, &count), 0);
+    }
+    assert_int_equal(count, 1);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int
+main(void)
+{
+    cq_secure_start();
+    cq_log_init("test", CQ_LOG_ERROR);
+    const struct CMUnitTest tests[] = {
+        TEST(an_upload_becomes_a_blob),
+        TEST(it_is_created_once),
+        TEST(we_die),
+        TEST(the_machine_dies),
+        TEST(tentative_data_is_void),
+        TEST(death_before_the_rename),
+        TEST(a_folder_has_one_owner),
+        TEST(no_room),
+        TEST(everything_is_listed),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
