@@ -196,6 +196,15 @@ bench_measure_own_written(void)
     return written_by(getpid());
 }
 
+double
+bench_measure_own_peak(void)
+{
+    char text[8192];
+    return read_text("/proc/self/status", text, sizeof text)
+               ? 0
+               : 1024 * (double)number_behind(text, "\nVmHWM:");
+}
+
 /* ---- results ---- */
 
 void

@@ -64,6 +64,8 @@ void bench_measure_sample(const struct bench_procs *p, struct bench_sample *s);
 void bench_measure_memory(const struct bench_procs *p, struct bench_sample *s);
 uint64_t bench_measure_own_cpu_ns(void);
 uint64_t bench_measure_own_written(void);
+/* The most memory that was resident, in bytes. */
+double bench_measure_own_peak(void);
 
 /* ---- results ---- */
 

@@ -16,6 +16,11 @@ usage: tests/bench/run.sh NAME [options]
   idle   what sessions cost that say nothing: --sessions 2000 --seconds 25
   login  RESUME and SYNC at once: --sessions 2000 --in-flight 200
   store  the store alone, no bus: --messages 1000000 --chats 100000 --batch 1024 --bytes 200 [--zipf]
+  store-bus  messages through broker and store: --in-flight 1024 --messages 1000000
+  history    the last 50 messages of a chat, from the disk and from memory: --last 50 --chats 500
+  sync       SYNC and CHATS of users with 200 chats: --times 500
+  recovery   kill -9 until the first answer: --kills 3 --load-ms 3000
+             these four on a store that is filled before: --users 1000 --friends 200 (chats: half of the product) --filled 1000000 (messages)
   fsck   a check of the whole database, no bus: --messages 500000 --chats 50000; the full size: --messages 10000000 --chats 1000000
 NAME --help tells the rest. Programs: build/release/bin, or CHASQUI_BIN. TMPDIR says on which disk it runs.
 Build them with: cmake --preset release -DBUILD_TESTING=ON && cmake --build --preset release
@@ -88,10 +93,46 @@ seed_people() {
     "$BIN/chasqui-bench-seed" --data "$SCRATCH/data" --out "$SCRATCH/people" "${seed[@]}"
 }
 
+# ask NAME OPTIONS...: fills a store and asks it through a broker, no edges.
+ask() {
+    local name=$1 users=1000 friends=200 filled=1000000 behind=0 rest=()
+    shift
+    case $name in
+        history) users=500 filled=4000000 ;;
+        recovery) filled=2000000 behind=650000 ;;
+    esac
+    while (($#)); do
+        case $1 in
+            --users) users=${2:?a number} ;;
+            --friends) friends=${2:?a number} ;;
+            --filled) filled=${2:?a number} ;;
+            --behind) behind=${2:?a number} ;;
+            *)
+                rest+=("$1")
+                shift
+                continue
+                ;;
+        esac
+        shift 2
+    done
+    if [[ " ${rest[*]} " != *" --help "* ]]; then
+        "$BIN/chasqui-bench-fill" --data "$SCRATCH/data" --users "$users" --friends "$friends" --messages "$filled" --behind "$behind"
+    fi
+    if [[ $name == store-bus ]]; then
+        probe_commits "$name"
+    fi
+    "$BIN/chasqui-bench-ask" "$name" --data "$SCRATCH/data" --users "$users" --friends "$friends" "${rest[@]}"
+}
+
+# What one commit costs on this disk right now: the condition that latency is compared with.
+probe_commits() {
+    "$BIN/chasqui-bench-store" --data "$SCRATCH/probe" --probe "$1" --messages 400 --chats 1 --batch 1
+}
+
 main() {
     local name=${1:-}
     case $name in
-        chat | flap | idle | login | store | fsck) shift ;;
+        chat | flap | idle | login | store | store-bus | history | sync | recovery | fsck) shift ;;
         '')
             usage
             exit 0
@@ -110,13 +151,17 @@ main() {
         "$BIN/chasqui-bench-$name" --data "$SCRATCH/store" "$@"
         return
     fi
+    case $name in store-bus | history | sync | recovery)
+        ask "$name" "$@"
+        return
+        ;;
+    esac
     if [[ " $* " == *" --help "* ]]; then
         "$BIN/chasqui-bench" "$name" --help
         return
     fi
     if [[ $name == chat ]]; then
-        # What one commit costs on this disk right now: the condition that latency is compared with.
-        "$BIN/chasqui-bench-store" --data "$SCRATCH/probe" --probe --messages 400 --chats 1 --batch 1
+        probe_commits "$name"
     fi
     if [[ $name == flap ]]; then
         seed_people "$@"
