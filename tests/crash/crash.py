@@ -129,7 +129,7 @@ class Run:
         """Everything must stop by itself, with clean logs, and the store's own check must find nothing."""
         stand, o = self.stand, self.oracle
         try:
-            for name in [s for s in stand.services if s.startswith("edge.")] + ["presence", "store", "broker", "redis"]:
+            for name in [s for s in stand.services if s.startswith("edge.")] + ["presence", "blobd", "store", "broker", "redis"]:
                 stand.services[name].stop()
             stand.check_logs()
         except Exception as e:
