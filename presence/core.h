@@ -33,7 +33,12 @@ struct presence_core {
     struct presence_deliver *deliver;
     struct presence_fetch *fetch;
     struct presence_lookup *lookup;
-    struct presence_link noted;        /* users with sessions to be told about their friends */
+    struct presence_link noted; /* users with sessions to be told about their friends, now */
+    struct presence_link
+        noted_at[PRESENCE_DELTA_SLICES]; /* … of changes, in this slice of a tick */
+    unsigned slice;
+    double note_tokens; /* sessions that may be told now */
+    uint64_t note_tokens_mono_ms;
     char store[CQ_ACTOR_NAME_MAX + 1]; /* who sends the stream of ROUTE, "": nobody */
     bool is_routed_armed;
     bool is_step_slow; /* delta has nothing to do: steps come once in a tick */

@@ -19,7 +19,7 @@
 
 enum {
     PRESENCE_DELTA_SLICES = 10
-}; /* a tick's work is spread over this many steps */
+}; /* cost_max is spread over this many steps */
 
 struct presence_delta_cfg {
     uint64_t grace_ms;

@@ -54,6 +54,19 @@ presence_list_remove(struct presence_link *link)
     }
 }
 
+/* Moves all links of `from` behind those of `head`. */
+static inline void
+presence_list_splice(struct presence_link *head, struct presence_link *from)
+{
+    if (!presence_list_is_empty(from)) {
+        from->next->prev = head->prev;
+        head->prev->next = from->next;
+        from->prev->next = head;
+        head->prev = from->prev;
+        presence_list_init(from);
+    }
+}
+
 /* The first link, taken out; NULL if there is none. */
 static inline struct presence_link *
 presence_list_pop(struct presence_link *head)

@@ -201,7 +201,7 @@ finish(struct job *job)
     if (job->is_note) {
         const struct presence_user *user = presence_session_map_user(core->sessions, &job->user);
         if (user) {
-            presence_note_send(core, user, &states, false);
+            (void)presence_note_send(core, user, &states, PRESENCE_NOTE_TO_ALL);
         }
     } else if (!job->is_forgotten) {
         cq_bus_reply(core->bus, &job->from, &cq_presence_states_schema, &states);

@@ -45,7 +45,15 @@ static const struct cq_config_item items[] = {
          10,
          60000,
          "ms",
-         "changes are told to friends once in this time"),
+         "a session is told of changes once in this time"),
+    ITEM("notes-per-s",
+         UINT,
+         notes_per_s,
+         "20000",
+         100,
+         10000000,
+         "per s",
+         "sessions told about friends; more wait, messages never do"),
     ITEM("log-level", STR, log_level, "info", 1, 16, "", "debug, info, warn or error"),
 };
 enum {

@@ -11,18 +11,27 @@
 void presence_note_due(presence_core_t *core, const struct cq_id *user);
 /* The user's friends changed: all sessions are to be told everything once the new list is known. */
 void presence_note_renew(presence_core_t *core, const struct cq_id *user);
-/* End of a turn: tells who is due, bounded. True if some are left. */
+/* End of a turn: tells who is due, within the budget. True if some are left. */
 bool presence_note_pump(presence_core_t *core);
-/* delta's on_change: tells the sessions of those who see the user. Returns their number. */
+/* A slice of a tick has come: who has it is told. Call it PRESENCE_DELTA_SLICES times a tick while
+ * somebody waits. */
+void presence_note_slice(presence_core_t *core);
+bool presence_note_is_waiting(const presence_core_t *core);
+/* delta's on_change: those who see the user will be told. Returns their number. */
 size_t
 presence_note_change(void *ctx, const struct cq_id *user, bool online, uint64_t time_unix_ms);
 /* Packs one state. */
 void presence_note_pack(cq_buf_t *b, const struct cq_id *user, bool online, uint64_t time_unix_ms);
-/* Sends packed states to the user's sessions: all of them, or those that are due for one of online
- * friends. */
-void presence_note_send(presence_core_t *core,
-                        const struct presence_user *user,
-                        const struct cq_presence_states *states,
-                        bool due_only);
+enum presence_note_to {
+    PRESENCE_NOTE_TO_ALL,
+    PRESENCE_NOTE_TO_DUE,    /* sessions that know nothing yet */
+    PRESENCE_NOTE_TO_OTHERS, /* those that have had their first note */
+};
+
+/* Sends packed states to the user's sessions: to how many. */
+size_t presence_note_send(presence_core_t *core,
+                          const struct presence_user *user,
+                          const struct cq_presence_states *states,
+                          enum presence_note_to to);
 
 #endif

@@ -16,8 +16,9 @@
 #include "presence/note.h"
 
 enum {
-    CHANGE_COST_MAX = 20000
-}; /* sessions told about changes in one tick */
+    CHANGE_COST_MAX = 100000, /* watchers marked in one tick */
+    AGAIN_MS = 4
+};
 
 void
 presence_presence_settle(presence_core_t *core)
@@ -132,12 +133,18 @@ on_left(void *ctx, const struct cq_id *user, uint64_t seen_unix_ms)
 }
 
 /* An idle presence wakes up once in a tick, not for every slice of one. */
+static uint64_t
+slice_ms(const presence_core_t *core)
+{
+    uint64_t ms = core->cfg->tick_ms / PRESENCE_DELTA_SLICES;
+    return ms ? ms : 1;
+}
+
 static void
 next_step(presence_core_t *core)
 {
-    uint64_t slice_ms = core->cfg->tick_ms / PRESENCE_DELTA_SLICES;
-    core->is_step_slow = !presence_delta_is_busy(core->delta);
-    cq_timer_start(core->step, core->is_step_slow ? core->cfg->tick_ms : slice_ms + !slice_ms, 0);
+    core->is_step_slow = !presence_delta_is_busy(core->delta) && !presence_note_is_waiting(core);
+    cq_timer_start(core->step, core->is_step_slow ? core->cfg->tick_ms : slice_ms(core), 0);
 }
 
 void
@@ -155,6 +162,7 @@ on_step(void *ctx)
     uint64_t now_ms = cq_now_mono_ms();
     if (core->lease.ready) {
         presence_delta_step(core->delta, now_ms);
+        presence_note_slice(core);
     }
     if (now_ms - core->tidied_mono_ms >= core->cfg->tick_ms) {
         core->tidied_mono_ms = now_ms;
@@ -188,7 +196,7 @@ on_turn(void *ctx)
     presence_fetch_pump(core);
     presence_redis_sync_pump(core->redis);
     if (more) {
-        cq_timer_start(core->again, 1, 0);
+        cq_timer_start(core->again, AGAIN_MS, 0);
     }
 }
 
@@ -233,7 +241,7 @@ make_parts(presence_core_t *core)
 {
     const struct presence_delta_cfg delta = {
         .grace_ms = core->cfg->grace_ms,
-        .tick_ms = core->cfg->tick_ms,
+        .tick_ms = slice_ms(core), /* watchers gather for a tick, see note.c */
         .cost_max = CHANGE_COST_MAX,
         .on_left = on_left,
         .on_change = presence_note_change,
@@ -293,6 +301,9 @@ presence_presence_new(cq_loop_t *loop, const struct presence_cfg *cfg)
     core->cfg = cfg;
     core->loop = loop;
     presence_list_init(&core->noted);
+    for (size_t i = 0; i < PRESENCE_DELTA_SLICES; i++) {
+        presence_list_init(&core->noted_at[i]);
+    }
     make_parts(core);
     if (connect_parts(core) != 0) {
         presence_presence_destroy(&core);

@@ -18,6 +18,7 @@ struct presence_cfg {
     uint64_t grace_ms;
     uint64_t online_ttl_s;
     uint64_t tick_ms;
+    uint64_t notes_per_s;
 };
 
 typedef struct presence_core presence_t;

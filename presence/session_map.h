@@ -38,6 +38,7 @@ struct presence_user {
     struct presence_link all;   /* in the map's list of users */
     struct presence_link dirty; /* waits to be written to Redis */
     struct presence_link noted; /* waits for a note of its friends */
+    uint64_t heard;             /* the last change of friends that its sessions were told of */
 };
 
 struct presence_session {

@@ -26,7 +26,9 @@
     X(delivers_total, COUNTER, "DELIVER sent")                                                  \
     X(delivered_bad_total, COUNTER, "DELIVERED with a number never given")                      \
     X(routed_total, COUNTER, "ROUTED sent")                                                     \
-    X(notes_total, COUNTER, "changes told to friends' sessions")                                \
+    X(changes_total, COUNTER, "users who came, left, or whose times changed")                   \
+    X(notes_total, COUNTER, "notes of changes to sessions")                                     \
+    X(states_total, COUNTER, "friends' states in all notes")                                    \
     X(first_notes_total, COUNTER, "sessions told about their friends when they came")           \
     X(changes_pending, GAUGE, "users whose change waits to be told")                            \
     X(lookups_total, COUNTER, "LOOKUP taken")                                                   \

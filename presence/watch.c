@@ -35,7 +35,10 @@ struct node {
     uint8_t own;    /* enum presence_watch_seen: by its own list; UNKNOWN if not wanted */
     uint8_t listed; /* the same by the newest list of somebody who sees it */
     bool wanted;
-    bool again; /* renewed while fetching */
+    bool again;  /* renewed while fetching */
+    bool online; /* the last change */
+    uint64_t change_time_unix_ms;
+    uint64_t changed; /* its number, 0: none */
     struct presence_link queue;
 };
 
@@ -49,6 +52,7 @@ struct presence_watch {
     uint32_t *free;      /* indices not used, those under table_room */
     uint32_t table_room, free_count;
     size_t links;
+    uint64_t change_number; /* of the last change of anybody */
     struct presence_link queued;
     struct presence_link failed;
 };
@@ -244,11 +248,17 @@ presence_watch_own_seen(const presence_watch_t *w, const struct cq_id *user)
     return node ? (enum presence_watch_seen)node->own : PRESENCE_WATCH_UNKNOWN;
 }
 
+static bool
+hides(const struct node *node)
+{
+    return (node->own ? node->own : node->listed) == PRESENCE_WATCH_HIDES;
+}
+
 bool
 presence_watch_hides(const presence_watch_t *w, const struct cq_id *user)
 {
     const struct node *node = presence_map_find(&w->nodes, user);
-    return node && (node->own ? node->own : node->listed) == PRESENCE_WATCH_HIDES;
+    return node && hides(node);
 }
 
 bool
@@ -398,15 +408,47 @@ presence_watch_each(const presence_watch_t *w,
     }
 }
 
-void
-presence_watch_each_watcher(const presence_watch_t *w,
-                            const struct cq_id *watched,
-                            presence_watch_fn *fn,
-                            void *ctx)
+size_t
+presence_watch_change(presence_watch_t *w,
+                      const struct cq_id *watched,
+                      const struct presence_watch_change *change,
+                      presence_watch_fn *fn,
+                      void *ctx)
 {
-    const struct node *node = presence_map_find(&w->nodes, watched);
-    for (uint32_t i = 0; node && i < node->in_count; i++) {
+    struct node *node = presence_map_find(&w->nodes, watched);
+    if (!node || node->in_count == 0) {
+        return 0;
+    }
+    node->changed = ++w->change_number;
+    node->online = change->online;
+    node->change_time_unix_ms = change->time_unix_ms;
+    for (uint32_t i = 0; i < node->in_count; i++) {
         fn(ctx, &w->table[node->in[i].peer].node->id);
+    }
+    return node->in_count;
+}
+
+uint64_t
+presence_watch_change_number(const presence_watch_t *w)
+{
+    return w->change_number;
+}
+
+void
+presence_watch_each_change(const presence_watch_t *w,
+                           const struct cq_id *watcher,
+                           uint64_t after,
+                           presence_watch_change_fn *fn,
+                           void *ctx)
+{
+    const struct node *node = presence_map_find(&w->nodes, watcher);
+    for (uint32_t i = 0; node && i < node->out_count; i++) {
+        const struct node *peer = w->table[node->out[i].peer].node;
+        if (peer->changed > after) {
+            const struct presence_watch_change change = {
+                peer->online, hides(peer) ? 0 : peer->change_time_unix_ms};
+            fn(ctx, &peer->id, &change);
+        }
     }
 }
 

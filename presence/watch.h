@@ -68,18 +68,43 @@ void presence_watch_retry(presence_watch_t *w);
 bool presence_watch_sees(const presence_watch_t *w,
                          const struct cq_id *watcher,
                          const struct cq_id *watched);
-/* fn for every user that `watcher` may see, ascending; for everybody who sees `watched`. fn must
- * not change w. */
+/* fn for every user that `watcher` may see, ascending. fn must not change w. */
 typedef void presence_watch_fn(void *ctx, const struct cq_id *user);
 size_t presence_watch_count(const presence_watch_t *w, const struct cq_id *watcher);
 void presence_watch_each(const presence_watch_t *w,
                          const struct cq_id *watcher,
                          presence_watch_fn *fn,
                          void *ctx);
-void presence_watch_each_watcher(const presence_watch_t *w,
-                                 const struct cq_id *watched,
-                                 presence_watch_fn *fn,
-                                 void *ctx);
+
+/* ---- changes ----
+ * A change is kept with the one who changed, under an ascending number; whoever sees him is told
+ * later, with everything that has changed since he was told last. So of many changes of one user,
+ * and of changes of many users, a watcher hears once. */
+
+struct presence_watch_change {
+    bool online;
+    uint64_t time_unix_ms; /* online since, or last seen */
+};
+
+/* Notes the change and calls fn for everybody who sees `watched`: their number. fn must not change
+ * w. */
+size_t presence_watch_change(presence_watch_t *w,
+                             const struct cq_id *watched,
+                             const struct presence_watch_change *change,
+                             presence_watch_fn *fn,
+                             void *ctx);
+/* The last change's number. */
+uint64_t presence_watch_change_number(const presence_watch_t *w);
+/* fn for each user that `watcher` may see and whose last change is after that number, ascending by
+ * id. Times that are hidden are 0. */
+typedef void presence_watch_change_fn(void *ctx,
+                                      const struct cq_id *user,
+                                      const struct presence_watch_change *change);
+void presence_watch_each_change(const presence_watch_t *w,
+                                const struct cq_id *watcher,
+                                uint64_t after,
+                                presence_watch_change_fn *fn,
+                                void *ctx);
 size_t presence_watch_links(const presence_watch_t *w);
 
 #endif

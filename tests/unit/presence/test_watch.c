@@ -80,7 +80,8 @@ watchers(presence_watch_t *w, uint32_t user)
 {
     uint64_t sum = 0;
     struct cq_id id = id_of(user);
-    presence_watch_each_watcher(w, &id, add_number, &sum);
+    const struct presence_watch_change change = {true, 1};
+    (void)presence_watch_change(w, &id, &change, add_number, &sum);
     return sum;
 }
 
@@ -296,11 +297,75 @@ test_who_hides(void **state)
     assert_false(hides(w, 2)); /* nobody asks */
 }
 
+struct heard {
+    size_t count;
+    uint32_t last;
+    struct presence_watch_change change;
+};
+
+static void
+hear(void *ctx, const struct cq_id *user, const struct presence_watch_change *change)
+{
+    struct heard *h = ctx;
+    h->count++;
+    h->last = (uint32_t)number_of(user);
+    h->change = *change;
+}
+
+static struct heard
+changes_after(presence_watch_t *w, uint32_t watcher, uint64_t after)
+{
+    struct cq_id id = id_of(watcher);
+    struct heard h = {0};
+    presence_watch_each_change(w, &id, after, hear, &h);
+    return h;
+}
+
+static size_t
+change(presence_watch_t *w, uint32_t user, bool online, uint64_t time_unix_ms)
+{
+    struct cq_id id = id_of(user);
+    uint64_t sum = 0;
+    const struct presence_watch_change c = {online, time_unix_ms};
+    return presence_watch_change(w, &id, &c, add_number, &sum);
+}
+
+static void
+test_changes_are_told_once(void **state)
+{
+    presence_watch_t *w = *state;
+    assert_int_equal(change(w, 5, true, 1), 0); /* nobody sees him */
+    for (uint32_t user = 1; user <= 2; user++) {
+        assert_false(want(w, user));
+        assert_next(w, user);
+        assert_true(set(w, user, 3, 13));
+    }
+    uint64_t before = presence_watch_change_number(w);
+    assert_int_equal(changes_after(w, 1, before).count, 0);
+    assert_int_equal(change(w, 5, true, 10), 2);
+    assert_int_equal(change(w, 5, false, 20), 2); /* only the last word counts */
+    assert_int_equal(change(w, 7, true, 30), 2);
+    struct heard h = changes_after(w, 1, before);
+    assert_int_equal(h.count, 2);
+    assert_int_equal(h.last, 7);
+    assert_int_equal(h.change.time_unix_ms, 30);
+    uint64_t heard = presence_watch_change_number(w);
+    assert_int_equal(changes_after(w, 1, heard).count, 0);
+    assert_int_equal(changes_after(w, 2, before).count, 2); /* told at his own time */
+    assert_int_equal(change(w, 5, true, 40), 2);
+    h = changes_after(w, 1, heard);
+    assert_int_equal(h.count, 1);
+    assert_true(h.change.online);
+    assert_int_equal(h.change.time_unix_ms, 40);
+    release(w, 1);
+    assert_int_equal(changes_after(w, 1, before).count, 0);
+    assert_int_equal(change(w, 5, false, 50), 1);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_who_hides, setup, teardown),
         TEST(test_fetch_once),
         TEST(test_renew_hides_at_once),
         TEST(test_renew_while_fetching),
@@ -308,6 +373,8 @@ main(void)
         TEST(test_failure_is_tried_again),
         TEST(test_doubles_and_self),
         TEST(test_both_directions_agree),
+        TEST(test_who_hides),
+        TEST(test_changes_are_told_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
