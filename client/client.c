@@ -62,6 +62,8 @@ cq_client_open(const cq_client_config_t *config, cq_client_t **client)
     pthread_mutex_init(&c->lock, NULL);
     c->events = cq_events_new();
     c->home = strdup(config->home);
+    c->ca_file = config->ca_file ? strdup(config->ca_file) : NULL;
+    c->accepts_any_certificate = config->accept_any_certificate;
     c->messages = config->messages;
     c->on_event = config->on_event;
     c->ctx = config->ctx;
@@ -96,6 +98,7 @@ cq_client_close(cq_client_t **p)
     pthread_mutex_destroy(&c->lock);
     free(c->shown);
     free(c->home);
+    free(c->ca_file);
     free(c);
 }
 
@@ -260,7 +263,12 @@ submit(cq_client_t *c, struct cq_command *cmd, bool answered)
     pthread_mutex_lock(&c->lock);
     int rc = 0;
     if (!c->session) {
-        struct cq_session_cfg cfg = {c->home, c->servers, c->label, c->events};
+        struct cq_session_cfg cfg = {.home = c->home,
+                                     .servers = c->servers,
+                                     .label = c->label,
+                                     .ca_file = c->ca_file,
+                                     .accepts_any_certificate = c->accepts_any_certificate,
+                                     .events = c->events};
         rc = cq_session_new(&cfg, &c->session);
     }
     uint64_t request = ++c->next_request;

@@ -24,12 +24,14 @@ struct cq_client {
     cq_session_t *session; /* NULL until something needs the network */
     cq_events_t *events;
     char *home;
+    char *ca_file;
     char servers[CQ_DB_SERVERS_MAX];
     char label[CQ_LABEL_MAX + 1];
     char user[CQ_NAME_MAX + 1];
     char device[CQ_ID_HEX_SIZE];
     struct cq_id user_id;
     struct cq_id device_id;
+    bool accepts_any_certificate;
     bool messages;
     cq_client_event_fn *on_event;
     void *ctx;

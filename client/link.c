@@ -29,11 +29,13 @@ struct cq_link {
     struct lws *wsi; /* the current connection; NULL: none */
     uv_idle_t late;  /* reports a connection that failed at once, from the loop */
     const char *late_why;
+    bool accepts_any; /* of certificates */
     bool is_open;
     bool too_big;
-    bool is_heard; /* it has answered as a WebSocket server would */
-    bool was_told; /* on_closed was called for this connection */
-    cq_buf_t in;   /* the message under way, at most CQ_PUSH_FRAME_MAX */
+    bool is_distrusted; /* its certificate */
+    bool is_heard;      /* it has answered as a WebSocket server would */
+    bool was_told;      /* on_closed was called for this connection */
+    cq_buf_t in;        /* the message under way, at most CQ_PUSH_FRAME_MAX */
     struct out_frame *out_first;
     struct out_frame **out_last;
 };
@@ -56,6 +58,7 @@ reset(cq_link_t *link)
     link->is_open = false;
     link->too_big = false;
     link->is_heard = false;
+    link->is_distrusted = false;
     cq_buf_clear(&link->in);
     drop_output(link);
 }
@@ -108,6 +111,16 @@ writeable(cq_link_t *link, struct lws *wsi)
     return 0;
 }
 
+/* libwebsockets' own words ("closed before established") help nobody. */
+static const char *
+why_not(const cq_link_t *link)
+{
+    if (link->is_distrusted) {
+        return "the server's certificate is not trusted, or is for another name";
+    }
+    return link->is_heard ? "the server refused the connection" : "cannot connect";
+}
+
 static int
 on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, size_t n)
 {
@@ -130,17 +143,23 @@ on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, 
     case LWS_CALLBACK_CLIENT_FILTER_PRE_ESTABLISH:
         link->is_heard = true;
         break;
+    case LWS_CALLBACK_OPENSSL_PERFORM_SERVER_CERT_VERIFICATION:
+        link->is_distrusted = link->is_distrusted || n == 0; /* n: found to be good */
+        break;
     case LWS_CALLBACK_CLIENT_RECEIVE_PONG:
         link->calls.on_heard(link->calls.ctx);
         break;
     case LWS_CALLBACK_CLIENT_WRITEABLE:
         return writeable(link, wsi);
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
-        /* libwebsockets' own words ("closed before established") help nobody */
-        closed(link, link->is_heard ? "the server refused the connection" : "cannot connect");
+        closed(link, why_not(link));
         break;
     case LWS_CALLBACK_CLIENT_CLOSED:
         closed(link, link->too_big ? "the server sent what is not a frame" : "connection closed");
+        break;
+    case LWS_CALLBACK_WSI_DESTROY:
+        /* Some ends are told by nothing else, e.g. an answer that is no HTTP. */
+        closed(link, why_not(link));
         break;
     default:
         break;
@@ -166,7 +185,9 @@ on_late(uv_idle_t *idle)
 }
 
 cq_link_t *
-cq_link_new(struct uv_loop_s *loop, const struct cq_link_calls *calls, bool use_tls)
+cq_link_new(struct uv_loop_s *loop,
+            const struct cq_link_calls *calls,
+            const struct cq_link_tls *tls)
 {
     cq_link_t *link = calloc(1, sizeof *link);
     if (!link) {
@@ -187,9 +208,11 @@ cq_link_new(struct uv_loop_s *loop, const struct cq_link_calls *calls, bool use_
         .timeout_secs = CONNECT_TIMEOUT_S,
         .fd_limit_per_thread = 16,
     };
-    if (use_tls) {
+    if (tls->is_used) {
         info.options |= LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
+        info.client_ssl_ca_filepath = tls->ca_file;
     }
+    link->accepts_any = tls->accepts_any;
     link->context = lws_create_context(&info);
     if (!link->context) {
         free(link);
@@ -207,6 +230,11 @@ cq_link_connect(cq_link_t *link, const struct cq_url *url)
     char host[CQ_URL_MAX + 8];
     (void)snprintf(host, sizeof host, strchr(url->host, ':') ? "[%s]:%u" : "%s:%u", url->host,
                    url->port);
+    int tls = LCCSCF_USE_SSL;
+    if (link->accepts_any) {
+        tls |= LCCSCF_ALLOW_SELFSIGNED | LCCSCF_ALLOW_INSECURE | LCCSCF_ALLOW_EXPIRED |
+               LCCSCF_SKIP_SERVER_CERT_HOSTNAME_CHECK;
+    }
     struct lws_client_connect_info info = {
         .context = link->context,
         .address = url->host,
@@ -216,7 +244,7 @@ cq_link_connect(cq_link_t *link, const struct cq_url *url)
         .origin = NULL,
         .protocol = subprotocol,
         .local_protocol_name = subprotocol,
-        .ssl_connection = url->is_tls ? LCCSCF_USE_SSL : 0,
+        .ssl_connection = url->is_tls ? tls : 0,
         .pwsi = &link->wsi,
         .ietf_version_or_minus_one = -1,
     };

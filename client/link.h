@@ -14,6 +14,15 @@
 #include "client/reconnect.h"
 
 struct uv_loop_s;
+
+/* How wss:// is spoken. Certificates are verified against the system's authorities (OpenSSL's
+ * SSL_CERT_FILE and SSL_CERT_DIR are heeded), and the name against the URL's host. */
+struct cq_link_tls {
+    bool is_used;        /* some URL is wss */
+    const char *ca_file; /* PEM file of more authorities, or NULL */
+    bool accepts_any;    /* no verification at all: whoever is in between can read passwords */
+};
+
 typedef struct cq_link cq_link_t;
 
 struct cq_link_calls {
@@ -28,8 +37,10 @@ struct cq_link_calls {
     void *ctx;
 };
 
-/* use_tls: some URL is wss. NULL if libwebsockets cannot start. */
-cq_link_t *cq_link_new(struct uv_loop_s *loop, const struct cq_link_calls *calls, bool use_tls);
+/* NULL if libwebsockets cannot start. What tls points to is borrowed until cq_link_new returns. */
+cq_link_t *cq_link_new(struct uv_loop_s *loop,
+                       const struct cq_link_calls *calls,
+                       const struct cq_link_tls *tls);
 /* Begins to connect; the former connection is dropped. Failure is told by on_closed, never from
  * within this call. */
 void cq_link_connect(cq_link_t *link, const struct cq_url *url);

@@ -472,17 +472,17 @@ free_session(cq_session_t *s)
 }
 
 static int
-init_loop(cq_session_t *s)
+init_loop(cq_session_t *s, const struct cq_session_cfg *cfg)
 {
     struct cq_link_calls calls = {cq_session_log_in, cq_session_on_frame, on_closed, on_heard, s};
-    bool use_tls = false;
+    struct cq_link_tls tls = {.ca_file = cfg->ca_file, .accepts_any = cfg->accepts_any_certificate};
     for (size_t i = 0; i < s->reconnect.count; i++) {
-        use_tls = use_tls || s->reconnect.urls[i].is_tls;
+        tls.is_used = tls.is_used || s->reconnect.urls[i].is_tls;
     }
     if (uv_loop_init(&s->loop)) {
         return -CQ_E_IO;
     }
-    s->link = cq_link_new(&s->loop, &calls, use_tls);
+    s->link = cq_link_new(&s->loop, &calls, &tls);
     if (!s->link) {
         uv_loop_close(&s->loop);
         return -CQ_E_IO;
@@ -510,7 +510,7 @@ cq_session_new(const struct cq_session_cfg *cfg, cq_session_t **out)
     (void)snprintf(s->label, sizeof s->label, "%s", cfg->label);
     int rc = cq_reconnect_init(&s->reconnect, cfg->servers, cq_session_random());
     rc = rc ? rc : cq_db_open(cfg->home, &s->db);
-    rc = rc ? rc : init_loop(s);
+    rc = rc ? rc : init_loop(s, cfg);
     if (rc) {
         free_session(s);
         return rc;

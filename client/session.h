@@ -40,6 +40,8 @@ struct cq_session_cfg {
     const char *home;
     const char *servers; /* checked before */
     const char *label;
+    const char *ca_file; /* see link.h; borrowed until cq_session_new returns */
+    bool accepts_any_certificate;
     cq_events_t *events; /* borrowed until cq_session_destroy returns */
 };
 

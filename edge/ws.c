@@ -164,6 +164,7 @@ write_ping(edge_session_t *s)
 {
     uint8_t ping[EDGE_FRAME_OUT_HEADER_MAX];
     s->wants_ping = false;
+    s->sent_mono_ms = cq_now_mono_ms();
     return edge_net_send(s->conn, EDGE_FRAME_PING, ping + sizeof ping, 0);
 }
 
@@ -229,7 +230,7 @@ on_drained(void *ctx, edge_conn_t *c)
 bool
 edge_ws_is_waiting(const edge_session_t *s)
 {
-    return !edge_outq_is_empty(&s->out) || (s->conn && edge_net_is_blocked(s->conn));
+    return s->conn && edge_net_is_blocked(s->conn);
 }
 
 void

@@ -18,7 +18,7 @@ size_t edge_ws_descriptors_free(const edge_t *e);
 /* Writes what is queued as far as the socket takes it. Not from within the session's own callbacks.
  * May free s. */
 void edge_ws_flush(edge_t *e, edge_session_t *s);
-/* Is output waiting for the client to take it? */
+/* Is output waiting for the client to take it (and not just for the end of the turn)? */
 bool edge_ws_is_waiting(const edge_session_t *s);
 /* Stops or goes on reading from the client. */
 void edge_ws_pause(edge_session_t *s, bool paused);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/wire/err.h"
 #include "common/wire/name.h"
@@ -190,6 +191,8 @@ cli_options(struct cli *cli,
     const struct cli_option common[] = {
         {"--home", CLI_STRING, &cli->home, 0, 0},
         {"--server", CLI_STRING, &cli->servers, 0, 0},
+        {"--ca-file", CLI_STRING, &cli->ca_file, 0, 0},
+        {"--accept-any-certificate", CLI_FLAG, &cli->accept_any_certificate, 0, 0},
         {"--json", CLI_FLAG, &cli->json, 0, 0},
         {"--timeout", CLI_NUMBER, &cli->timeout_s, 1, 3600},
     };
@@ -308,6 +311,8 @@ cli_open(struct cli *cli, bool messages)
     cq_client_config_t config = {
         .home = cli->home,
         .servers = cli->servers,
+        .ca_file = cli->ca_file,
+        .accept_any_certificate = cli->accept_any_certificate,
         .messages = messages,
         .on_event = on_event,
         .ctx = cli,
@@ -315,6 +320,9 @@ cli_open(struct cli *cli, bool messages)
     if (!cli->home) {
         return cli_fail(cli, CLI_LOCAL, "IO",
                         "neither --home nor HOME says where this device's data is");
+    }
+    if (cli->ca_file && access(cli->ca_file, R_OK)) {
+        return cli_fail(cli, CLI_USAGE, "USAGE", "--ca-file %s: cannot be read", cli->ca_file);
     }
     catch_signals();
     out_init(cli->json);

@@ -27,6 +27,8 @@ typedef void cli_event_fn(struct cli *cli, const cq_client_event_t *event);
 struct cli {
     const char *home;
     const char *servers;
+    const char *ca_file;
+    bool accept_any_certificate;
     const char *command; /* name of the command, for messages */
     bool json;
     uint64_t timeout_s; /* 0: the command's own */

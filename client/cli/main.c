@@ -88,6 +88,10 @@ static const char common_help[] =
     "  --home DIR       where this device keeps its keys and messages (~/.config/chasqui)\n"
     "  --server URLS    ws://HOST:PORT/ws, several with commas between; remembered in the home\n"
     "                   (" CQ_CLIENT_DEFAULT_SERVERS ")\n"
+    "  --ca-file FILE   wss://: certificate authorities (PEM) that are trusted beside the "
+    "system's\n"
+    "  --accept-any-certificate\n"
+    "                   wss:// without verification: anybody in between can read the password\n"
     "  --json           one JSON object per line, errors too (docs/cli.md has the fields)\n"
     "  --timeout S      how long to wait for a server (10; 30 for send, signup, login)\n"
     "  --help           this, or the help of a command\n"
@@ -158,7 +162,8 @@ leading_options(struct cli *cli, int argc, char **argv, int *at)
             puts("chasqui " CQ_VERSION);
             return -1;
         }
-        bool has_value = strcmp(argv[i], "--json") != 0 && !strchr(argv[i], '=');
+        bool is_flag = !strcmp(argv[i], "--json") || !strcmp(argv[i], "--accept-any-certificate");
+        bool has_value = !is_flag && !strchr(argv[i], '=');
         struct cli_args one = {&argv[i], has_value && i + 1 < argc ? 2 : 1};
         int used = one.argc;
         int rc = cli_options(cli, &one, NULL, 0, 0);

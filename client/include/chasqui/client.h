@@ -123,7 +123,11 @@ typedef struct cq_client_config {
     const char *home; /* folder, created with mode 0700 if missing; required */
     const char
         *servers; /* "ws://a:8080/ws,ws://b:8080/ws"; NULL: those used last, else the default */
-    const char *label; /* what the list of devices shows for this one; NULL: the host's name */
+    const char *label;   /* what the list of devices shows for this one; NULL: the host's name */
+    const char *ca_file; /* wss: PEM file of certificate authorities that are trusted beside the
+                            system's (SSL_CERT_FILE is heeded too); NULL: none */
+    bool accept_any_certificate; /* wss: no verification at all: whoever is in between can read
+                                    passwords and pretend to be the server */
     bool messages; /* deliver MESSAGE events (each message once per home, whoever shows it first) */
     cq_client_event_fn *on_event;
     void *ctx;
