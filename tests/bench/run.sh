@@ -56,7 +56,7 @@ free_port() {
 prepare_programs() {
     local name limits=()
     mkdir -- "$SCRATCH/bin"
-    for name in broker store presence; do
+    for name in broker store presence blobd; do
         ln -s -- "$BIN/chasqui-$name" "$SCRATCH/bin/chasqui-$name"
     done
     for name in accept login resume send friend account query signal; do
