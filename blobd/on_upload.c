@@ -226,15 +226,21 @@ blobd_on_upload_run(struct blobd_job *job)
 /* ---- answers, on the loop ---- */
 
 static void
+note_failure(const struct blobd_ask *ask, int rc)
+{
+    char hex[CQ_ID_HEX_SIZE];
+    if (rc == -CQ_E_CORRUPT || rc == -CQ_E_IO) {
+        CQ_LOG(ERROR, "BLOBD-UPLOAD-FAIL", "blob=%s err=%s", cq_id_hex(&ask->header.id, hex),
+               cq_err_name(rc));
+    }
+}
+
+static void
 answer(struct blobd_ask *ask, int rc)
 {
     cq_bus_t *bus = ask->job.blobd->bus;
     if (rc) {
-        if (rc == -CQ_E_CORRUPT || rc == -CQ_E_IO) {
-            char hex[CQ_ID_HEX_SIZE];
-            CQ_LOG(ERROR, "BLOBD-UPLOAD-FAIL", "blob=%s err=%s", cq_id_hex(&ask->header.id, hex),
-                   cq_err_name(rc));
-        }
+        note_failure(ask, rc);
         cq_bus_reply_err(bus, &ask->from, rc, ask->offset);
     } else if (ask->kind == BLOBD_ASK_DROP) {
         const struct cq_empty none = {0};

@@ -16,11 +16,11 @@
 #include "blobd/volume_disk.h"
 
 struct blobd_part {
-    int fd;
+    crypto_generichash_state piece; /* of the piece that offset lies in; first: it is aligned */
     struct blobd_header header;
     uint64_t offset;
-    crypto_generichash_state piece; /* of the piece that offset lies in */
-    uint8_t *hashes;                /* of the full pieces before it, and room for the last */
+    uint8_t *hashes; /* of the full pieces before it, and room for the last */
+    int fd;
 };
 
 static void

@@ -47,15 +47,21 @@ remove_at(struct blobd_uploads *u, struct blobd_upload **at)
     free(upload);
 }
 
+static void
+empty_bucket(struct blobd_uploads *u, size_t i)
+{
+    while (u->buckets[i]) {
+        CQ_ASSERT(!u->buckets[i]->asks);
+        remove_at(u, &u->buckets[i]);
+    }
+}
+
 void
 blobd_upload_table_destroy(struct blobd_uploads **uploads)
 {
     struct blobd_uploads *u = *uploads;
     for (size_t i = 0; u && i < BUCKETS; i++) {
-        while (u->buckets[i]) {
-            CQ_ASSERT(!u->buckets[i]->asks);
-            remove_at(u, &u->buckets[i]);
-        }
+        empty_bucket(u, i);
     }
     free(u);
     *uploads = NULL;

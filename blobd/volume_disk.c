@@ -237,7 +237,7 @@ digit(char c)
 static bool
 read_id(const char *name, struct cq_id *id)
 {
-    if (strlen(name) != 2 * CQ_ID_SIZE) {
+    if (strlen(name) != 2 * (size_t)CQ_ID_SIZE) {
         return false;
     }
     for (size_t i = 0; i < CQ_ID_SIZE; i++) {
@@ -262,6 +262,7 @@ each(const blobd_volume_t *v, const char *folder, blobd_volume_fn *fn, void *ctx
         (void)close(fd);
         return -CQ_E_IO;
     }
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe): nobody else reads this one */
     for (const struct dirent *entry; (entry = readdir(dir));) {
         struct cq_id id;
         if (read_id(entry->d_name, &id)) {

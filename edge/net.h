@@ -103,7 +103,7 @@ struct edge_net_cfg {
  * borrowed. */
 edge_net_t *edge_net_new(const struct edge_net_cfg *cfg);
 /* Closes everything; on_gone is called where due. */
-void edge_net_destroy(edge_net_t **net);
+void edge_net_destroy(edge_net_t **p);
 uint16_t edge_net_port(const edge_net_t *net);
 /* Raises the process's limit of file descriptors as far as allowed and returns it. */
 size_t edge_net_raise_descriptors(void);

@@ -66,6 +66,7 @@ log_failure(const edge_tls_t *tls, const char *step)
 
 /* A server must not ask its terminal for a password. */
 static int
+/* NOLINTNEXTLINE(readability-non-const-parameter): OpenSSL calls it */
 on_password(char *out, int size, int is_writing, void *ctx)
 {
     (void)out, (void)size, (void)is_writing, (void)ctx;

@@ -11,7 +11,7 @@
 /* Gives the listener. NULL if it cannot listen (logged). */
 struct edge_ws *edge_ws_new(edge_t *e);
 /* Closes everything; edge_gone is called for every session. */
-void edge_ws_destroy(struct edge_ws **ws);
+void edge_ws_destroy(struct edge_ws **p);
 /* For how many more connections are there file descriptors? */
 size_t edge_ws_descriptors_free(const edge_t *e);
 

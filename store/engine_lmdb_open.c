@@ -510,22 +510,26 @@ forget_cache(const store_engine_t *e)
 
 /* A disk that takes no writes, full or failed, can still be read. */
 static int
+open_to_read(store_engine_t *e, int refusal)
+{
+    forget_cache(e);
+    if (open_env_as(e, MDB_RDONLY) != 0) {
+        return refusal;
+    }
+    CQ_LOG(ERROR, "STORE-ENGINE-READONLY",
+           "err=%s last_pos=%" PRIu64 " advice=\"the disk takes no writes: messages are "
+           "refused until it does, what is there can be read\"",
+           cq_err_name(refusal), store_engine_last_pos(e));
+    e->refusal = refusal;
+    return 0;
+}
+
+static int
 open_env(store_engine_t *e)
 {
     int rc = open_env_as(e, 0);
     e->refusal = 0;
-    if (rc == -CQ_E_NO_SPACE || rc == -CQ_E_IO) {
-        forget_cache(e);
-        if (open_env_as(e, MDB_RDONLY) == 0) {
-            CQ_LOG(ERROR, "STORE-ENGINE-READONLY",
-                   "err=%s last_pos=%" PRIu64 " advice=\"the disk takes no writes: messages are "
-                   "refused until it does, what is there can be read\"",
-                   cq_err_name(rc), store_engine_last_pos(e));
-            e->refusal = rc;
-            rc = 0;
-        }
-    }
-    return rc;
+    return rc == -CQ_E_NO_SPACE || rc == -CQ_E_IO ? open_to_read(e, rc) : rc;
 }
 
 int

@@ -192,6 +192,18 @@ store_migrate_step(store_engine_t *e, size_t records_max, uint64_t *version)
     return rc;
 }
 
+/* Now and then. */
+static void
+say_how_far(uint64_t version, uint64_t start_ms, uint64_t *said_ms)
+{
+    uint64_t now = cq_now_mono_ms();
+    if (now - *said_ms >= SAY_EVERY_MS) {
+        *said_ms = now;
+        CQ_LOG(INFO, "STORE-MIGRATE-GOES-ON", "version=%" PRIu64 " ms=%" PRIu64, version,
+               now - start_ms);
+    }
+}
+
 int
 store_migrate_run(store_engine_t *e)
 {
@@ -206,11 +218,7 @@ store_migrate_run(store_engine_t *e)
            STORE_SCHEMA_VERSION, store_engine_last_pos(e));
     while (!rc && version < STORE_SCHEMA_VERSION) {
         rc = store_migrate_step(e, STEP_RECORDS, &version);
-        if (cq_now_mono_ms() - said >= SAY_EVERY_MS) {
-            said = cq_now_mono_ms();
-            CQ_LOG(INFO, "STORE-MIGRATE-GOES-ON", "version=%" PRIu64 " ms=%" PRIu64, version,
-                   said - start);
-        }
+        say_how_far(version, start, &said);
     }
     if (rc) {
         CQ_LOG(ERROR, "STORE-MIGRATE-FAIL",

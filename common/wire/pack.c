@@ -7,12 +7,14 @@
 
 /* msgpack-c's own writing routines over our buffer: <msgpack.h> would go through a function pointer
  * for each value, and a message has some forty values on its way. */
+/* NOLINTBEGIN(readability-identifier-naming): its names */
 #define msgpack_pack_inline_func(name)          static inline int pack##name
 #define msgpack_pack_inline_func_cint(name)     static inline int pack##name
 #define msgpack_pack_inline_func_fixint(name)   static inline int pack_fix##name
 #define msgpack_pack_user                       cq_buf_t *
 #define msgpack_pack_append_buffer(b, bytes, n) return (cq_buf_append(b, bytes, n), 0)
 #include <msgpack/pack_template.h>
+/* NOLINTEND(readability-identifier-naming) */
 
 void
 cq_pack_nil(cq_buf_t *b)
