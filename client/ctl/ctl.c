@@ -97,7 +97,7 @@ socket_beside_us(char path[CTL_PATH_MAX])
 static int
 find_endpoint(struct ctl *ctl)
 {
-    char path[CTL_PATH_MAX - 8];
+    char path[CTL_PATH_MAX]; /* realpath wants PATH_MAX */
     char where[CTL_PATH_MAX] = {0};
     if (ctl->broker) {
         (void)snprintf(ctl->endpoint, sizeof ctl->endpoint, "%s", ctl->broker);
@@ -115,7 +115,8 @@ find_endpoint(struct ctl *ctl)
     if (!realpath(where, path)) {
         (void)snprintf(path, sizeof path, "%s", where);
     }
-    (void)snprintf(ctl->endpoint, sizeof ctl->endpoint, "ipc://%s", path);
+    size_t room = sizeof ctl->endpoint - sizeof "ipc://";
+    (void)snprintf(ctl->endpoint, sizeof ctl->endpoint, "ipc://%.*s", (int)room, path);
     return CTL_OK;
 }
 

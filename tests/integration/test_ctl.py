@@ -10,7 +10,8 @@ from ctl import LONG, Ctl
 from system import BIN, eventually
 
 SYSTEM = {"edges": 2}
-EVERYBODY = {"broker": "broker", "store.1": "store", "presence.1": "presence", "edge.1": "edge", "edge.2": "edge"}
+EVERYBODY = {"broker": "broker", "store.1": "store", "blobd.1": "blobd",
+             "presence.1": "presence", "edge.1": "edge", "edge.2": "edge"}
 
 
 @pytest.fixture
