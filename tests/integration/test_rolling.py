@@ -147,7 +147,7 @@ def test_nothing_runs(data):  # noqa: F811
 
 def test_a_new_program_that_cannot_start_stops_the_restart(data, port, tmp_path):  # noqa: F811
     """The edges behind it go on as they were, and the old program can come back."""
-    for name in ("broker", "store", "presence", "edge"):
+    for name in ("broker", "store", "blobd", "presence", "edge"):
         shutil.copy(BIN / f"chasqui-{name}", tmp_path)
     where = {"CHASQUI_BIN": str(tmp_path)}
     assert run("--detach", "--no-build", "--data", data, "--port", port, **where).returncode == 0
@@ -165,7 +165,7 @@ def test_a_new_program_that_cannot_start_stops_the_restart(data, port, tmp_path)
     eventually(lambda: status(data)[0] == 0, LONG, "edge.1 restarted by the supervisor")
     assert run("--restart-rolling", "--no-build", "--data", data, **where).returncode == 0
     assert edges(data)["edge.2"] != before["edge.2"]
-    assert len(children(data)) == 6
+    assert len(children(data)) == 7
 
 
 @pytest.mark.parametrize("kill", ["edge", "supervisor"])

@@ -8,7 +8,7 @@ import secrets
 import pytest
 from chasqui import Device, Refused, befriend
 
-SYSTEM = {role: ["--log-level", "debug"] for role in ("broker", "store", "presence", "edge")}
+SYSTEM = {role: ["--log-level", "debug"] for role in ("broker", "store", "blobd", "presence", "edge")}
 
 
 @pytest.fixture(scope="module")
