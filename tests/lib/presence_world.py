@@ -146,8 +146,9 @@ class World:
 
     def kill(self, name, number=signal.SIGKILL):
         process = self.processes.pop(name)
-        process.send_signal(number)
+        # In this order: a SIGCONT behind it takes away the SIGSTOP with which the leak checker looks at a process that ends.
         process.send_signal(signal.SIGCONT)
+        process.send_signal(number)
         return process.wait(10)
 
     def poll(self):

@@ -213,7 +213,8 @@ class System:
 
     def stop(self, check=True):
         """Ends everything in order and removes the folder; the folder stays when a check fails."""
-        order = [s for s in self.services if s.startswith("edge.")] + ["presence", "blobd", "store", "broker", "redis"]
+        last = ["presence", "blobd", "store", "broker", "redis"]
+        order = [s for s in self.services if s not in last] + last
         try:
             for name in order:
                 self.services[name].stop()
