@@ -116,7 +116,9 @@ cq_reconnect_next(struct cq_reconnect *r, uint64_t random)
 {
     struct cq_attempt a = {&r->urls[r->next], 0};
     unsigned rounds = r->failures / (unsigned)r->count;
-    if (r->failures) {
+    if (!r->failures && r->was_online) {
+        a.delay_ms = (uint32_t)(random % (CQ_RECONNECT_SPREAD_MS + 1));
+    } else if (r->failures) {
         unsigned shift = rounds < 8 ? rounds : 8;
         uint32_t full = (uint32_t)CQ_RECONNECT_FIRST_MS << shift;
         full = full < CQ_RECONNECT_MAX_MS ? full : CQ_RECONNECT_MAX_MS;
@@ -133,6 +135,7 @@ void
 cq_reconnect_succeeded(struct cq_reconnect *r)
 {
     r->failures = 0;
+    r->was_online = true;
 }
 
 void

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: MPL-2.0
  * Which server next, and when. Pure: the caller brings random numbers and keeps the clock.
  *
- * The list is walked in a ring from a random start, so clients spread over the edges. The first
- * round is fast; after every whole round without success the delay doubles, from 0.25 s to 30 s,
- * with half of it random.
+ * The list is walked in a ring from a random start, so clients spread over the edges. When a
+ * connection that worked is lost, the first attempt waits up to half a second, at random: others
+ * have lost theirs at the same moment. The first round is fast; after every whole round without
+ * success the delay doubles, from 0.25 s to 30 s, with half of it random.
  */
 #ifndef CLIENT_RECONNECT_H
 #define CLIENT_RECONNECT_H
@@ -18,6 +19,7 @@ enum {
     CQ_URL_MAX = 255,
     CQ_URL_COUNT_MAX = 16,
     CQ_RECONNECT_FIRST_MS = 250,
+    CQ_RECONNECT_SPREAD_MS = 500,
     CQ_RECONNECT_MAX_MS = 30000
 };
 
@@ -34,6 +36,7 @@ struct cq_reconnect {
     size_t count;
     size_t next;
     unsigned failures; /* since the last success */
+    bool was_online;   /* there was one */
 };
 
 struct cq_attempt {
@@ -47,7 +50,7 @@ int cq_url_parse(const char *s, size_t n, struct cq_url *out) CQ_MUST_CHECK;
 int cq_reconnect_init(struct cq_reconnect *r, const char *list, uint64_t random) CQ_MUST_CHECK;
 /* The next attempt. */
 struct cq_attempt cq_reconnect_next(struct cq_reconnect *r, uint64_t random);
-/* Logged in: the next failure starts with this server's neighbour and without delay. */
+/* Logged in: the next failure starts with this server's neighbour. */
 void cq_reconnect_succeeded(struct cq_reconnect *r);
 /* GOAWAY recommends a server: it is tried next if it is in our list (others are not trusted: the
  * password goes there). */

@@ -5,7 +5,10 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -29,11 +32,15 @@ enum {
     WS_FIN = 0x80,
     WS_MASKED = 0x80,
     WS_HEADER_MAX = 14,
-    NS_PER_S = 1000000000
+    NS_PER_S = 1000000000,
+    PER_SOURCE = 16384,
+    SOURCES = 250
 };
 
 static int poller = -1;
 static int timer = -1;
+static SSL_CTX *tls;
+static uint64_t pings;
 
 void
 bench_conn_start(void)
@@ -50,6 +57,20 @@ bench_conn_start(void)
     }
 }
 
+void
+bench_conn_use_tls(const char *ca_file)
+{
+    tls = SSL_CTX_new(TLS_client_method());
+    if (!tls || SSL_CTX_load_verify_locations(tls, ca_file, NULL) != 1) {
+        bench_measure_fail("cannot use the certificate %s", ca_file);
+    }
+    SSL_CTX_set_verify(tls, SSL_VERIFY_PEER, NULL);
+    SSL_CTX_set_mode(tls, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ENABLE_PARTIAL_WRITE |
+                              SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    /* Whole handshakes: a storm does not find the sessions of another edge. */
+    SSL_CTX_set_session_cache_mode(tls, SSL_SESS_CACHE_OFF);
+}
+
 static void
 watch(struct bench_conn *c, int how, bool wants_write)
 {
@@ -57,6 +78,31 @@ watch(struct bench_conn *c, int how, bool wants_write)
     c->wants_write = wants_write;
     if (epoll_ctl(poller, how, c->fd, &e)) {
         bench_measure_fail("epoll_ctl: errno %d", errno);
+    }
+}
+
+/* The connection is over: tells its owner, or gives up. */
+static void
+finish(struct bench_conn *c, const char *why, int number)
+{
+    if (!c->on_end) {
+        bench_measure_fail("%s (%d)", why, number);
+    }
+    bench_conn_close(c);
+    c->on_end(c);
+}
+
+static void
+choose_source(int fd)
+{
+    static unsigned opened;
+    unsigned source = opened++ / PER_SOURCE % SOURCES;
+    int on = 1;
+    struct sockaddr_in from = {.sin_family = AF_INET,
+                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK + source)};
+    (void)setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &on, sizeof on);
+    if (bind(fd, (struct sockaddr *)&from, sizeof from)) {
+        bench_measure_fail("bind: errno %d", errno);
     }
 }
 
@@ -70,11 +116,15 @@ bench_conn_open(struct bench_conn *c, uint16_t port)
     if (c->fd < 0) {
         bench_measure_fail("socket: errno %d", errno);
     }
+    choose_source(c->fd);
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) {
-        bench_measure_fail("connect to port %u: errno %d", port, errno);
-    }
     c->state = BENCH_CONN_CONNECTING;
+    if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) {
+        int number = errno;
+        watch(c, EPOLL_CTL_ADD, false);
+        finish(c, "connect: errno", number);
+        return;
+    }
     watch(c, EPOLL_CTL_ADD, true);
 }
 
@@ -82,6 +132,8 @@ void
 bench_conn_close(struct bench_conn *c)
 {
     if (c->state != BENCH_CONN_CLOSED) {
+        SSL_free(c->ssl);
+        c->ssl = NULL;
         (void)close(c->fd);
     }
     cq_buf_free(&c->in);
@@ -91,6 +143,33 @@ bench_conn_close(struct bench_conn *c)
     c->state = BENCH_CONN_CLOSED;
 }
 
+/* ---- the socket, with TLS or without ---- */
+
+/* Of SSL_read and SSL_write, as errno has it. */
+static ssize_t
+as_errno(struct bench_conn *c, int rc)
+{
+    if (rc > 0) {
+        return rc;
+    }
+    int why = SSL_get_error(c->ssl, rc);
+    ERR_clear_error();
+    errno = why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE ? EAGAIN : ECONNRESET;
+    return why == SSL_ERROR_ZERO_RETURN ? 0 : -1;
+}
+
+static ssize_t
+give(struct bench_conn *c, const uint8_t *p, size_t n)
+{
+    return c->ssl ? as_errno(c, SSL_write(c->ssl, p, (int)n)) : send(c->fd, p, n, MSG_NOSIGNAL);
+}
+
+static ssize_t
+take(struct bench_conn *c, uint8_t *p, size_t n)
+{
+    return c->ssl ? as_errno(c, SSL_read(c->ssl, p, (int)n)) : recv(c->fd, p, n, 0);
+}
+
 /* ---- out ---- */
 
 static void
@@ -98,12 +177,13 @@ write_out(struct bench_conn *c)
 {
     size_t done = 0;
     while (done < c->out.size) {
-        ssize_t n = send(c->fd, c->out.data + done, c->out.size - done, MSG_NOSIGNAL);
+        ssize_t n = give(c, c->out.data + done, c->out.size - done);
         if (n < 0 && errno == EINTR) {
             continue;
         }
         if (n < 0 && errno != EAGAIN) {
-            bench_measure_fail("the edge closed a connection: errno %d", errno);
+            finish(c, "the edge closed a connection: errno", errno);
+            return;
         }
         if (n < 0) {
             break;
@@ -182,15 +262,46 @@ ask_upgrade(struct bench_conn *c)
                                   "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
                                   "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                                   "Sec-WebSocket-Protocol: chasqui.v1\r\n\r\n";
+    cq_buf_append(&c->out, request, sizeof request - 1);
+    c->state = BENCH_CONN_HANDSHAKE;
+    write_out(c);
+}
+
+static void
+shake_tls(struct bench_conn *c)
+{
+    int rc = SSL_connect(c->ssl);
+    if (rc == 1) {
+        ask_upgrade(c);
+        return;
+    }
+    int why = SSL_get_error(c->ssl, rc);
+    ERR_clear_error();
+    if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE) {
+        watch(c, EPOLL_CTL_MOD, why == SSL_ERROR_WANT_WRITE);
+    } else {
+        finish(c, "TLS handshake: error", why);
+    }
+}
+
+static void
+on_connected(struct bench_conn *c)
+{
     int failed = 0;
     socklen_t size = sizeof failed;
     (void)getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &failed, &size);
     if (failed) {
-        bench_measure_fail("connect: error %d", failed);
+        finish(c, "connect: errno", failed);
+    } else if (tls) {
+        c->ssl = SSL_new(tls);
+        if (!c->ssl || SSL_set_fd(c->ssl, c->fd) != 1) {
+            bench_measure_fail("no memory for TLS");
+        }
+        c->state = BENCH_CONN_TLS;
+        shake_tls(c);
+    } else {
+        ask_upgrade(c);
     }
-    cq_buf_append(&c->out, request, sizeof request - 1);
-    c->state = BENCH_CONN_HANDSHAKE;
-    write_out(c);
 }
 
 /* ---- in ---- */
@@ -243,12 +354,14 @@ take_frame(struct bench_conn *c, const uint8_t *data, size_t n)
         break;
     case WS_FIN | WS_PING:
         put_frame(c, WS_PONG, data + header, size);
+        pings++;
         break;
     case WS_FIN | WS_PONG:
         break;
     case WS_FIN | WS_CLOSE:
-        bench_measure_fail("the edge closed a connection with %d",
-                           size >= 2 ? data[header] << 8 | data[header + 1] : 0);
+        finish(c, "the edge closed a connection with",
+               size >= 2 ? data[header] << 8 | data[header + 1] : 0);
+        break;
     default:
         bench_measure_fail("a frame of kind 0x%x", data[0]);
     }
@@ -264,7 +377,8 @@ take_answer(struct bench_conn *c, const uint8_t *data, size_t n)
         return 0;
     }
     if (n < 12 || memcmp(data, "HTTP/1.1 101", 12) != 0) {
-        bench_measure_fail("the handshake was refused: %.12s", (const char *)data);
+        finish(c, "the handshake was refused", n < 12 ? 0 : atoi((const char *)data + 9));
+        return 0;
     }
     c->state = BENCH_CONN_OPEN;
     return (size_t)(end + 4 - data);
@@ -295,23 +409,31 @@ static void
 on_readable(struct bench_conn *c)
 {
     static uint8_t chunk[READ_BYTES];
-    ssize_t n = recv(c->fd, chunk, sizeof chunk, 0);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-        return;
-    }
-    if (n <= 0) {
-        bench_measure_fail("the edge closed a connection");
-    }
-    cq_buf_append(&c->in, chunk, (size_t)n);
+    do {
+        ssize_t n = take(c, chunk, sizeof chunk);
+        if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+            break;
+        }
+        if (n <= 0) {
+            finish(c, "the edge closed a connection", n < 0 ? errno : 0);
+            return;
+        }
+        cq_buf_append(&c->in, chunk, (size_t)n);
+    } while (c->ssl && SSL_pending(c->ssl));
     take_input(c);
     if (c->state == BENCH_CONN_OPEN && c->on_turn) {
         c->on_turn(c);
     }
     if (c->state == BENCH_CONN_OPEN) {
         bench_conn_flush(c);
-        if (c->out.size && !c->wants_write) {
-            write_out(c); /* pongs */
-        }
+    }
+    if (c->state == BENCH_CONN_OPEN && c->out.size && !c->wants_write) {
+        write_out(c); /* pongs */
+    }
+    if (c->is_frugal && c->state == BENCH_CONN_OPEN && !c->in.size && !c->out.size) {
+        cq_buf_free(&c->in);
+        cq_buf_free(&c->out);
+        cq_buf_free(&c->ops);
     }
 }
 
@@ -320,16 +442,26 @@ on_event(struct bench_conn *c, uint32_t events)
 {
     if (c->state == BENCH_CONN_CONNECTING) {
         if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
-            ask_upgrade(c);
+            on_connected(c);
         }
+        return;
+    }
+    if (c->state == BENCH_CONN_TLS) {
+        shake_tls(c);
         return;
     }
     if (events & EPOLLOUT) {
         write_out(c);
     }
-    if (events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
+    if (c->state != BENCH_CONN_CLOSED && events & (EPOLLIN | EPOLLHUP | EPOLLERR)) {
         on_readable(c);
     }
+}
+
+uint64_t
+bench_conn_pings(void)
+{
+    return pings;
 }
 
 void

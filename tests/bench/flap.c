@@ -8,8 +8,8 @@
 
 #include "common/rt/check.h"
 
-#include "tests/bench/account.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/client.h"
 #include "tests/bench/talk.h"
 
 enum {
@@ -96,7 +96,7 @@ on_user_op(struct bench_conn *c, struct cq_frame_op *op)
         }
         run.notes++;
         run.states += note.states.count;
-    } else if (bench_account_is_answer(op, SYNC_RID)) {
+    } else if (bench_client_is_answer(op, SYNC_RID)) {
         take_sync(c->owner, op);
     }
 }

@@ -1,93 +1,109 @@
 /* SPDX-License-Identifier: MPL-2.0
- * login: a storm of sessions that come back with a token: connect, RESUME, SYNC. A few users have
- * many sessions each, so that the set-up does not pay for thousands of password hashes.
+ * login: a storm of sessions that come with a token: connect, RESUME, SYNC.
  */
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "common/rt/check.h"
 
-#include "tests/bench/account.h"
 #include "tests/bench/bench.h"
+#include "tests/bench/client.h"
+#include "tests/bench/seed.h"
 
 enum {
-    USERS = 20,
-    RESUME_RID = 1,
-    SYNC_RID = 2,
-    STORM_S = 120,
+    STORM_S = 300,
     SETTLE_MS = 500
 };
 
 #define NS_PER_MS UINT64_C(1000000)
 
-struct session {
-    struct bench_conn conn;
-    struct bench_login *login;
-    const struct bench_account *account;
-    uint64_t since_ns;
-};
-
 struct bench_login {
-    uint16_t port;
+    struct bench_login_cfg cfg;
     size_t opened, done;
-    struct bench_account accounts[USERS];
-    struct session *sessions;
+    struct bench_seed seed;
+    size_t devices; /* that it has for us */
+    struct bench_client *sessions;
     struct bench_hist *took;
 };
 
+uint16_t
+bench_system_use(const struct bench_system *s, const struct bench_procs *procs)
+{
+    uint16_t ports[BENCH_EDGES_MAX];
+    size_t edges = bench_measure_edges(procs);
+    edges = edges < BENCH_EDGES_MAX ? edges : BENCH_EDGES_MAX;
+    for (size_t i = 0; i < edges; i++) {
+        ports[i] = (uint16_t)(s->port + i);
+    }
+    bench_client_edges(ports, edges);
+    if (s->tls_ca[0]) {
+        bench_conn_use_tls(s->tls_ca);
+    }
+    return ports[0];
+}
+
 struct bench_login *
-bench_login_new(const struct bench_system *system, size_t sessions_max)
+bench_login_new(const struct bench_login_cfg *cfg)
 {
     struct bench_login *l = cq_alloc(sizeof *l);
-    l->port = (uint16_t)system->port;
-    l->sessions = cq_alloc(sessions_max * sizeof *l->sessions);
-    bench_account_make(l->accounts, USERS, l->port);
-    for (size_t i = 0; i < USERS; i++) {
-        bench_conn_close(&l->accounts[i].conn);
+    l->cfg = *cfg;
+    l->sessions = cq_alloc(cfg->sessions * sizeof *l->sessions);
+    bench_seed_load(&l->seed, cfg->seed);
+    l->devices = (size_t)l->seed.header.users * l->seed.header.devices;
+    if (l->devices <= cfg->skip) {
+        bench_measure_fail("%zu devices are too few", l->devices);
     }
+    l->devices -= cfg->skip;
     return l;
 }
 
 static void
-on_session_op(struct bench_conn *c, struct cq_frame_op *op)
+on_ready(struct bench_client *c, struct cq_frame_op *synced)
 {
-    struct session *s = c->owner;
-    if (bench_account_is_answer(op, SYNC_RID)) {
-        bench_measure_add(s->login->took, bench_measure_now_ns() - s->since_ns);
-        s->login->done++;
-        c->on_op = NULL;
+    (void)synced;
+    struct bench_login *l = c->owner;
+    if (c->since_ns && l->took) {
+        bench_measure_add(l->took, bench_measure_now_ns() - c->since_ns);
+    }
+    l->done += c->since_ns != 0;
+    c->since_ns = 0;
+}
+
+static void
+on_op(struct bench_client *c, struct cq_frame_op *op)
+{
+    if (op->code == CQ_OP_SYNC_NOW) {
+        bench_client_sync(c);
     }
 }
 
 static void
-log_in(struct bench_conn *c)
+open_one(struct bench_login *l)
 {
-    struct session *s = c->owner;
-    struct cq_resume resume = {{s->account->token, s->account->token_size}};
-    struct cq_sync sync = {.version = 0};
-    cq_frame_request(bench_conn_next_op(c), CQ_OP_RESUME, RESUME_RID, &cq_resume_schema, &resume);
-    cq_frame_request(bench_conn_next_op(c), CQ_OP_SYNC, SYNC_RID, &cq_sync_schema, &sync);
-    c->on_turn = NULL;
+    struct bench_client *c = &l->sessions[l->opened];
+    const struct bench_seed_session *s = &l->seed.sessions[l->cfg.skip + l->opened % l->devices];
+    c->owner = l;
+    c->token = s->token;
+    c->token_size = s->token_size;
+    c->keeps_version = true;
+    c->is_returning = l->cfg.is_returning;
+    c->conn.is_frugal = true;
+    c->on_ready = on_ready;
+    c->on_op = on_op;
+    bench_client_connect(c, (uint16_t)(l->cfg.port + l->opened % l->cfg.edges));
+    l->opened++;
 }
 
 void
-bench_login_open(struct bench_login *l, size_t count, size_t in_flight, struct bench_hist *took)
+bench_login_open(struct bench_login *l, size_t count, struct bench_hist *took)
 {
     uint64_t deadline = bench_measure_now_ns() + UINT64_C(1000) * STORM_S * NS_PER_MS;
     l->took = took;
     while (l->done < count) {
-        while (l->opened < count && l->opened - l->done < in_flight) {
-            struct session *s = &l->sessions[l->opened];
-            s->login = l;
-            s->account = &l->accounts[l->opened % USERS];
-            s->since_ns = bench_measure_now_ns();
-            s->conn.owner = s;
-            s->conn.on_op = on_session_op;
-            s->conn.on_turn = log_in;
-            bench_conn_open(&s->conn, (uint16_t)(l->port + l->opened / USERS % 2));
-            l->opened++;
+        while (l->opened < count && l->opened - l->done < l->cfg.in_flight) {
+            open_one(l);
         }
-        bench_conn_poll(deadline);
+        bench_conn_poll(bench_client_due(deadline));
         if (bench_measure_now_ns() >= deadline) {
             bench_measure_fail("%zu of %zu sessions in %d s", l->done, count, STORM_S);
         }
@@ -101,6 +117,7 @@ bench_login_destroy(struct bench_login **login)
     for (size_t i = 0; i < l->opened; i++) {
         bench_conn_close(&l->sessions[i].conn);
     }
+    bench_seed_free(&l->seed);
     free(l->sessions);
     free(l);
     *login = NULL;
@@ -110,6 +127,7 @@ bench_login_destroy(struct bench_login **login)
 
 struct options {
     struct bench_system system;
+    char *seed;
     uint64_t sessions, in_flight;
 };
 
@@ -117,6 +135,7 @@ static const struct cq_config_item items[] = {
     BENCH_SYSTEM_ITEMS,
     {"sessions", CQ_CONFIG_UINT, offsetof(struct options, sessions), "2000", 1, 1000000, "",
      "sessions that come back"},
+    BENCH_SEED_ITEM,
     {"in-flight", CQ_CONFIG_UINT, offsetof(struct options, in_flight), "200", 1, 1000000, "",
      "of them at a time"},
 };
@@ -136,12 +155,18 @@ bench_login_run(int argc, char **argv)
     if (rc) {
         return rc > 0 ? 0 : 2;
     }
-    bench_measure_begin("login", "%" PRIu64 " sessions of %d users, %" PRIu64 " at a time",
-                        o.sessions, USERS, o.in_flight);
+    bench_measure_begin("login", "%" PRIu64 " sessions, %" PRIu64 " at a time%s", o.sessions,
+                        o.in_flight, o.system.tls_ca[0] ? ", TLS" : "");
     bench_measure_find(&procs, o.system.data);
-    struct bench_login *l = bench_login_new(&o.system, o.sessions);
+    uint16_t port = bench_system_use(&o.system, &procs);
+    struct bench_login_cfg cfg = {.sessions = o.sessions,
+                                  .seed = o.seed,
+                                  .in_flight = o.in_flight,
+                                  .port = port,
+                                  .edges = bench_measure_edges(&procs)};
+    struct bench_login *l = bench_login_new(&cfg);
     bench_measure_sample(&procs, &before);
-    bench_login_open(l, o.sessions, o.in_flight, &took);
+    bench_login_open(l, o.sessions, &took);
     uint64_t end = bench_measure_now_ns();
     while (bench_measure_now_ns() < end + SETTLE_MS * NS_PER_MS) {
         bench_conn_poll(end + SETTLE_MS * NS_PER_MS); /* what is done behind the answers counts */

@@ -13,10 +13,8 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } benches[] = {
-    {"chat", bench_chat_run},
-    {"flap", bench_flap_run},
-    {"idle", bench_idle_run},
-    {"login", bench_login_run},
+    {"chat", bench_chat_run}, {"failover", bench_failover_run}, {"flap", bench_flap_run},
+    {"idle", bench_idle_run}, {"login", bench_login_run},       {"storm", bench_storm_run},
 };
 
 int
@@ -29,7 +27,8 @@ main(int argc, char **argv)
             return benches[i].run(argc - 1, argv + 1);
         }
     }
-    (void)fprintf(stderr,
-                  "usage: chasqui-bench chat|flap|idle|login --data DIR --port P [options]\n");
+    (void)fprintf(
+        stderr,
+        "usage: chasqui-bench chat|failover|flap|idle|login|storm --data DIR --port P [options]\n");
     return 2;
 }

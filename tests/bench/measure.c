@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -162,6 +163,42 @@ bench_measure_find(struct bench_procs *p, const char *data)
     }
 }
 
+size_t
+bench_measure_edges(const struct bench_procs *p)
+{
+    size_t edges = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        edges += strncmp(p->list[i].name, "edge.", 5) == 0;
+    }
+    return edges;
+}
+
+void
+bench_measure_kill_last_edge(const struct bench_procs *p)
+{
+    char name[32];
+    (void)snprintf(name, sizeof name, "edge.%zu", bench_measure_edges(p));
+    for (size_t i = 0; i < p->count; i++) {
+        if (strcmp(p->list[i].name, name) == 0 && kill(p->list[i].pid, SIGKILL) == 0) {
+            return;
+        }
+    }
+    bench_measure_fail("cannot kill %s", name);
+}
+
+void
+bench_measure_sample_again(struct bench_procs *p, const char *data, struct bench_sample *before)
+{
+    struct bench_procs now;
+    bench_measure_find(&now, data);
+    for (size_t i = 0; i < p->count; i++) {
+        if (now.list[i].pid != p->list[i].pid) {
+            before->cpu_ns[i] = 0;
+        }
+    }
+    *p = now;
+}
+
 void
 bench_measure_sample(const struct bench_procs *p, struct bench_sample *s)
 {
@@ -261,6 +298,16 @@ bench_measure_say_cpu(const char *metric,
     bench_measure_say(metric, sum, "us");
     (void)snprintf(name, sizeof name, "%s.load_generator", metric);
     bench_measure_say(name, (double)(to->own_cpu_ns - from->own_cpu_ns) / 1e3 / per, "us");
+}
+
+double
+bench_measure_cpu_ns(const struct bench_sample *from, const struct bench_sample *to)
+{
+    double sum = 0;
+    for (size_t i = 0; i < from->count; i++) {
+        sum += (double)(to->cpu_ns[i] - from->cpu_ns[i]);
+    }
+    return sum;
 }
 
 void

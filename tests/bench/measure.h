@@ -7,6 +7,7 @@
 #ifndef BENCH_MEASURE_H
 #define BENCH_MEASURE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -59,6 +60,13 @@ struct bench_procs {
 
 /* The services that deploy/run.sh started on this data folder. */
 void bench_measure_find(struct bench_procs *p, const char *data);
+/* How many of them are edges. */
+size_t bench_measure_edges(const struct bench_procs *p);
+/* kill -9; deploy/run.sh restarts it. */
+void bench_measure_kill_last_edge(const struct bench_procs *p);
+/* Some have died and were restarted: the new ones count from 0 in `before`. */
+void
+bench_measure_sample_again(struct bench_procs *p, const char *data, struct bench_sample *before);
 /* CPU and bytes written, now. */
 void bench_measure_sample(const struct bench_procs *p, struct bench_sample *s);
 void bench_measure_memory(const struct bench_procs *p, struct bench_sample *s);
@@ -82,6 +90,9 @@ void bench_measure_say_cpu(const char *metric,
                            const struct bench_sample *from,
                            const struct bench_sample *to,
                            double per);
+
+/* What all processes have used. */
+double bench_measure_cpu_ns(const struct bench_sample *from, const struct bench_sample *to);
 
 /* The disk: `count` times 4 KiB written over what is there and fdatasync, in a file in dir. */
 void bench_measure_disk(const char *dir, unsigned count);

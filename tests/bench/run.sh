@@ -10,19 +10,24 @@ SCRATCH=
 usage() {
     cat <<'END'
 usage: tests/bench/run.sh NAME [options]
-  chat   pairs who talk; closed loop: --pairs 100 --window 8 --bytes 200 --seconds 10 [--no-receipts] [--silent-acks]
-         open loop: --rate 500 (messages per second in total), latency counted from when each was due
-  flap   half of the users lose their connections at once and come back, while others chat: --users 20000 --friends 50 --seconds 10
-  idle   what sessions cost that say nothing: --sessions 2000 --seconds 25
-  login  RESUME and SYNC at once: --sessions 2000 --in-flight 200
-  store  the store alone, no bus: --messages 1000000 --chats 100000 --batch 1024 --bytes 200 [--zipf]
-  store-bus  messages through broker and store: --in-flight 1024 --messages 1000000
-  history    the last 50 messages of a chat, from the disk and from memory: --last 50 --chats 500
-  sync       SYNC and CHATS of users with 200 chats: --times 500
-  recovery   kill -9 until the first answer: --kills 3 --load-ms 3000
-             these four on a store that is filled before: --users 1000 --friends 200 (chats: half of the product) --filled 1000000 (messages)
-  fsck   a check of the whole database, no bus: --messages 500000 --chats 50000; the full size: --messages 10000000 --chats 1000000
+with edges, [--edges N] [--tls]:
+  chat      pairs who talk; closed loop: --pairs 100 --window 8 --bytes 200 --seconds 10 [--no-receipts] [--silent-acks]
+            open loop: --rate 500 (messages per second in total), latency counted from when each was due
+  failover  an edge is killed under those who talk: --sessions 200 --rate 500
+  flap      half of the users lose their connections at once and come back, while others chat: --users 20000 --friends 50 --seconds 10
+  idle      what sessions cost that say nothing, on one edge: --sessions 2000 --seconds 25
+  login     RESUME and SYNC at once: --sessions 2000 --in-flight 200
+  storm     an edge is killed and its sessions come back on the others while pairs talk: --sessions 2000 --pairs 100 --rate 500
+without:
+  store     the store alone, no bus: --messages 1000000 --chats 100000 --batch 1024 --bytes 200 [--zipf]
+  store-bus messages through broker and store: --in-flight 1024 --messages 1000000
+  history   the last 50 messages of a chat, from the disk and from memory: --last 50 --chats 500
+  sync      SYNC and CHATS of users with 200 chats: --times 500
+  recovery  kill -9 until the first answer: --kills 3 --load-ms 3000
+            these four on a store that is filled before: --users 1000 --friends 200 (chats: half of the product) --filled 1000000 (messages)
+  fsck      a check of the whole database, no bus: --messages 500000 --chats 50000; the full size: --messages 10000000 --chats 1000000
 NAME --help tells the rest. Programs: build/release/bin, or CHASQUI_BIN. TMPDIR says on which disk it runs.
+People are put into the store before it starts (chasqui-bench-seed).
 Build them with: cmake --preset release -DBUILD_TESTING=ON && cmake --build --preset release
 END
 }
@@ -40,11 +45,14 @@ clean_up() {
     rm -rf -- "$SCRATCH"
 }
 
-# Two free ports in a row.
+# A row of free ports, outside of those that the kernel gives to connections.
 free_port() {
-    local port
-    for ((port = 20000 + RANDOM % 20000; port < 60000; port += 2)); do
-        if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && ! (exec 3<>"/dev/tcp/127.0.0.1/$((port + 1))") 2>/dev/null; then
+    local port n
+    for ((port = 10000 + RANDOM % 15000; port < 32000; port += EDGES)); do
+        for ((n = 0; n < EDGES; n++)); do
+            ! (exec 3<>"/dev/tcp/127.0.0.1/$((port + n))") 2>/dev/null || break
+        done
+        if ((n == EDGES)); then
             printf '%s\n' "$port"
             return
         fi
@@ -59,38 +67,76 @@ prepare_programs() {
     for name in broker store presence blobd; do
         ln -s -- "$BIN/chasqui-$name" "$SCRATCH/bin/chasqui-$name"
     done
-    for name in accept login resume send friend account query signal; do
+    for name in $("$BIN/chasqui-edge" --help | sed -n 's/^ *--limit-\([a-z-]*\)-per-s.*/\1/p'); do
         limits+=("--limit-$name-per-s" 0)
     done
-    printf '#!/bin/sh\nexec "%s" "$@" %s\n' "$BIN/chasqui-edge" "${limits[*]}" >"$SCRATCH/bin/chasqui-edge"
+    printf '#!/bin/sh\nexec "%s" "$@" --session-max 1000000 %s %s\n' "$BIN/chasqui-edge" "${limits[*]}" \
+        "${CHASQUI_BENCH_EDGE:-}" >"$SCRATCH/bin/chasqui-edge"
     chmod +x -- "$SCRATCH/bin/chasqui-edge"
 }
 
 start_system() {
+    local -a options=(--detach --no-build --data "$SCRATCH/data" --edges "$EDGES")
     PORT=$(free_port)
     prepare_programs
+    [[ $TLS == no ]] || options+=(--tls)
+    # A session is a file descriptor on either side.
+    ulimit -n 400000 2>/dev/null || ulimit -n "$(ulimit -Hn)"
     # /proc/PID/io and smaps_rollup of a process that may not dump core are for root alone.
-    CHASQUI_ALLOW_CORE=1 CHASQUI_BIN=$SCRATCH/bin "$REPO/deploy/run.sh" --detach --no-build --data "$SCRATCH/data" \
-        --port "$PORT" >&2 || die "the system does not start"
+    CHASQUI_ALLOW_CORE=1 CHASQUI_BIN=$SCRATCH/bin "$REPO/deploy/run.sh" "${options[@]}" --port "$PORT" >&2 ||
+        die "the system does not start"
 }
 
-# seed_people OPTIONS...: takes --users and --friends for itself and leaves the others in REST.
+# seed_people NAME OPTIONS...: fills the store; takes --users and --friends for itself and leaves the others in OPTIONS.
 seed_people() {
-    local seed=(--users 20000 --friends 50)
-    REST=()
+    local name=$1 given sessions=2000 pairs=100
+    [[ $name != failover ]] || sessions=200
+    local -A seed=([--users]=20000 [--friends]=50 [--devices]=1)
+    local -a rest=() words=()
+    shift
     while (($#)); do
         case $1 in
             --users | --friends | --devices)
-                seed+=("$1" "${2:?a number}")
-                shift 2
-                ;;
-            *)
-                REST+=("$1")
+                seed[$1]=${2:?a number}
                 shift
                 ;;
+            --sessions | --pairs)
+                printf -v "${1#--}" '%s' "${2:?a number}"
+                rest+=("$1" "$2")
+                shift
+                ;;
+            *) rest+=("$1") ;;
         esac
+        shift
     done
-    "$BIN/chasqui-bench-seed" --data "$SCRATCH/data" --out "$SCRATCH/people" "${seed[@]}"
+    case $name in
+        # Somebody for every session, for the warm-up, and for those who talk.
+        idle | login) seed[--users]=$((sessions + 200)) seed[--friends]=0 ;;
+        storm) seed[--users]=$((sessions + 2 * pairs)) seed[--friends]=2 ;;
+        chat) seed[--users]=$((2 * pairs > 4 ? 2 * pairs : 4)) seed[--friends]=2 ;;
+        failover) seed[--users]=$((2 * sessions)) seed[--friends]=2 ;;
+    esac
+    for given in "${!seed[@]}"; do
+        words+=("$given" "${seed[$given]}")
+    done
+    "$BIN/chasqui-bench-seed" --data "$SCRATCH/data" --out "$SCRATCH/people" "${words[@]}"
+    OPTIONS=("${rest[@]}" --seed "$SCRATCH/people")
+}
+
+# Sets EDGES and TLS; what is left for the benchmark is in OPTIONS.
+take_options() {
+    OPTIONS=()
+    while (($#)); do
+        case $1 in
+            --edges)
+                EDGES=${2:?--edges needs a number}
+                shift
+                ;;
+            --tls) TLS=yes ;;
+            *) OPTIONS+=("$1") ;;
+        esac
+        shift
+    done
 }
 
 # ask NAME OPTIONS...: fills a store and asks it through a broker, no edges.
@@ -131,8 +177,10 @@ probe_commits() {
 
 main() {
     local name=${1:-}
+    EDGES=2
+    TLS=no
     case $name in
-        chat | flap | idle | login | store | store-bus | history | sync | recovery | fsck) shift ;;
+        chat | failover | flap | idle | login | storm | store | store-bus | history | sync | recovery | fsck) shift ;;
         '')
             usage
             exit 0
@@ -144,6 +192,11 @@ main() {
     esac
     [[ -x $BIN/chasqui-bench && -x $BIN/chasqui-bench-store ]] ||
         die "$BIN/chasqui-bench is missing: build with BUILD_TESTING=ON (see --help)"
+    case $name in
+        idle) EDGES=1 ;;
+        storm) EDGES=3 ;;
+    esac
+    take_options "$@"
     SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/chasqui-bench.XXXXXX")
     trap clean_up EXIT
     trap 'exit 130' INT TERM HUP
@@ -163,15 +216,15 @@ main() {
     if [[ $name == chat ]]; then
         probe_commits "$name"
     fi
-    if [[ $name == flap ]]; then
-        seed_people "$@"
-        set -- "${REST[@]}" --seed "$SCRATCH/people"
-    fi
+    case $name in
+        chat | failover | flap | idle | login | storm) seed_people "$name" "${OPTIONS[@]}" ;;
+    esac
     start_system
     if [[ -n ${CHASQUI_BENCH_HOOK:-} ]]; then
         "$CHASQUI_BENCH_HOOK" "$SCRATCH/data" >&2 & # a profiler, for example
     fi
-    "$BIN/chasqui-bench" "$name" --data "$SCRATCH/data" --port "$PORT" "$@"
+    [[ $TLS == no ]] || OPTIONS+=(--tls-ca "$SCRATCH/data/tls/ca.pem")
+    "$BIN/chasqui-bench" "$name" --data "$SCRATCH/data" --port "$PORT" "${OPTIONS[@]}"
 }
 
 main "$@"

@@ -14,7 +14,7 @@
 #include "common/rt/check.h"
 #include "common/rt/random.h"
 
-#include "tests/bench/account.h"
+#include "tests/bench/client.h"
 
 enum {
     LOGIN_S = 60,
@@ -68,7 +68,7 @@ static void
 on_sender_op(struct bench_conn *c, struct cq_frame_op *op)
 {
     struct pair *p = c->owner;
-    if (bench_account_is_answer(op, RESUME_RID)) {
+    if (bench_client_is_answer(op, RESUME_RID)) {
         run.logged_in++;
     } else if (op->code == CQ_OP_OK) {
         p->answered++;
@@ -124,7 +124,7 @@ on_receiver_op(struct bench_conn *c, struct cq_frame_op *op)
     struct pair *p = c->owner;
     struct cq_message m;
     if (op->code != CQ_OP_MESSAGE) {
-        run.logged_in += bench_account_is_answer(op, RESUME_RID);
+        run.logged_in += bench_client_is_answer(op, RESUME_RID);
         return;
     }
     if (cq_schema_read(&cq_message_schema, &op->fields, op->field_count, &m)) {

@@ -90,7 +90,12 @@ test_back_off(void **state)
     }
     assert_int_equal(last, CQ_RECONNECT_MAX_MS / 2);
     cq_reconnect_succeeded(&r);
-    assert_int_equal(cq_reconnect_next(&r, 5).delay_ms, 0);
+    assert_int_equal(cq_reconnect_next(&r, 5).delay_ms, 5);
+    cq_reconnect_succeeded(&r);
+    for (uint64_t random = 0; random < 10000; random += 7) {
+        assert_true(cq_reconnect_next(&r, random).delay_ms <= CQ_RECONNECT_SPREAD_MS);
+        cq_reconnect_succeeded(&r);
+    }
 }
 
 static void
