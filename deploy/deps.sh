@@ -8,11 +8,11 @@ RUN_PACKAGES=(
     gcc libc6-dev cmake ninja-build pkg-config
     libczmq-dev libzmq3-dev libuv1-dev libsodium-dev libmsgpack-dev liblmdb-dev libhiredis-dev
     libwebsockets-dev libwebsockets-evlib-uv libsqlite3-dev libssl-dev
-    redis-server
+    redis-server openssl
 )
 TEST_PACKAGES=(
     openssl libcmocka-dev python3 python3-pytest python3-msgpack python3-zmq python3-redis python3-nacl python3-websocket
-    clang clang-format clang-tidy libclang-rt-14-dev shellcheck lmdb-utils
+    clang clang-format clang-tidy libclang-rt-14-dev shellcheck lmdb-utils haproxy
 )
 
 say() {

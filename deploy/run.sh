@@ -8,6 +8,8 @@ REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 source "$REPO/deploy/lib/process.sh"
 # shellcheck source-path=SCRIPTDIR source=lib/service.sh
 source "$REPO/deploy/lib/service.sh"
+# shellcheck source-path=SCRIPTDIR source=lib/tls.sh
+source "$REPO/deploy/lib/tls.sh"
 # shellcheck source-path=SCRIPTDIR source=lib/rolling.sh
 source "$REPO/deploy/lib/rolling.sh"
 # shellcheck source-path=SCRIPTDIR source=lib/supervise.sh
@@ -19,6 +21,7 @@ BIN=${CHASQUI_BIN:-$REPO/build/release/bin}
 DATA=$REPO/data
 PORT=8080
 EDGES=2
+TLS=no
 BUILD=yes
 MODE=foreground
 BACKUP=     # folder of --backup or --restore
@@ -40,6 +43,7 @@ usage: deploy/run.sh [options]
   --data DIR     where everything is kept (default: data in the repository)
   --port P       port of the first edge, the next ones follow (default: 8080)
   --edges N      number of edges, 1 to 32 (default: 2)
+  --tls          wss:// and https:// with a certificate for localhost that is made and kept in the data folder's tls/
   --no-build     neither install nor build
   --help         this text
 END
@@ -83,6 +87,7 @@ parse_options() {
                 ;;
             --supervise) MODE=supervise ;; # what --detach leaves in the background
             --no-build) BUILD=no ;;
+            --tls) TLS=yes ;;
             --data)
                 DATA=$2
                 shift
@@ -135,10 +140,12 @@ check_programs() {
 # Starts the supervisor in a session of its own and waits for its word.
 detach() {
     local before=0 pid deadline
+    local -a options=()
     prepare_folders
     rm -f -- "$RUN/ready"
     [[ ! -f $LOG/run.log ]] || before=$(stat -c %s -- "$LOG/run.log")
-    setsid "$REPO/deploy/run.sh" --supervise --no-build --data "$DATA" --port "$PORT" --edges "$EDGES" \
+    [[ $TLS == no ]] || options=(--tls)
+    setsid "$REPO/deploy/run.sh" --supervise --no-build --data "$DATA" --port "$PORT" --edges "$EDGES" "${options[@]}" \
         </dev/null >>"$LOG/run.log" 2>&1 &
     pid=$!
     deadline=$(($(uptime_cs) + (READY_SECONDS + 30) * 100))
@@ -148,6 +155,7 @@ detach() {
             exit 1
         fi
         if [[ -f $RUN/ready ]] && [[ $(running_pid) == "$pid" ]]; then
+            say_how_to_connect
             cat -- "$RUN/ready"
             exit 0
         fi

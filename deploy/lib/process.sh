@@ -41,6 +41,7 @@ pause() {
 name_folders() {
     DATA=$(cd -- "$DATA" && pwd -P) || die "cannot enter $DATA"
     RUN=$DATA/run
+    TLS_DIR=$DATA/tls
     LOG=$DATA/log
     # sun_path of a unix socket holds 107 bytes and a NUL.
     local LC_ALL=C longest=$RUN/broker.sock
@@ -102,6 +103,10 @@ check_ports() {
 
 # edge_is_ready PORT: does /readyz say 200?
 edge_is_ready() {
+    if [[ $TLS == yes ]]; then
+        tls_edge_is_ready "$1"
+        return
+    fi
     (
         exec 3<>"/dev/tcp/127.0.0.1/$1"
         printf 'GET /readyz HTTP/1.1\r\nHost: 127.0.0.1:%s\r\nConnection: close\r\n\r\n' "$1" >&3

@@ -40,6 +40,10 @@ others_are_ready() {
 begin_rolling() {
     local name
     : >"$RUN/rolling"
+    if [[ $TLS == yes ]] && ! (keep_certificate); then
+        end_rolling "no certificate: see $LOG/run.log" "failed"
+        return
+    fi
     rm -f -- "$RUN/rolling.request"
     for name in "${SERVICES[@]}"; do
         [[ $name != edge.* ]] || ROLL_QUEUE+=("$name")

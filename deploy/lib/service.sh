@@ -18,9 +18,10 @@ list_services() {
 
 # other_edges N: the URLs of all edges but this one, for clients that must go elsewhere.
 other_edges() {
-    local n urls=
+    local n urls= scheme=ws
+    [[ $TLS == no ]] || scheme=wss
     for ((n = 1; n <= EDGES; n++)); do
-        ((n == $1)) || urls+=",ws://127.0.0.1:$((PORT + n - 1))/ws"
+        ((n == $1)) || urls+=",$scheme://127.0.0.1:$((PORT + n - 1))/ws"
     done
     printf '%s\n' "${urls#,}"
 }
@@ -48,6 +49,7 @@ service_command() {
             COMMAND=("$BIN/chasqui-edge" --name "$1" --broker "$broker" --listen-port "$((PORT + number - 1))")
             peers=$(other_edges "$number")
             [[ -z $peers ]] || COMMAND+=(--peers "$peers")
+            [[ $TLS == no ]] || COMMAND+=(--tls-certificate "$TLS_DIR/cert.pem" --tls-key "$TLS_DIR/key.pem")
             ;;
     esac
 }

@@ -129,6 +129,7 @@ watch() {
 }
 
 supervise() {
+    local scheme=http
     [[ $MODE == foreground ]] || prepare_folders
     check_programs
     take_lock
@@ -139,11 +140,14 @@ supervise() {
     ulimit -c 0 # no secrets in core files
     pause 0     # opens what pause needs, before it is passed on
     list_services
+    [[ $TLS == no ]] || (keep_certificate) || fail_start "no certificate: see above"
     start_everything
-    printf 'ready http://127.0.0.1:%s\n' "$PORT" >"$RUN/ready.new"
+    [[ $TLS == no ]] || scheme=https
+    printf 'ready %s://127.0.0.1:%s\n' "$scheme" "$PORT" >"$RUN/ready.new"
     mv -f -- "$RUN/ready.new" "$RUN/ready"
     note "all services run on $DATA"
-    printf 'ready http://127.0.0.1:%s\n' "$PORT"
+    say_how_to_connect
+    cat -- "$RUN/ready"
     watch
     note "stopping"
     stop_everything

@@ -271,7 +271,7 @@ def test_bad_options(arguments, word):
 def test_help():
     r = run("--help")
     assert r.returncode == 0
-    for option in ("--detach", "--stop", "--status", "--restart-rolling", "--data", "--port", "--edges", "--no-build"):
+    for option in ("--detach", "--stop", "--status", "--restart-rolling", "--tls", "--data", "--port", "--edges", "--no-build"):
         assert option in r.stdout
 
 
