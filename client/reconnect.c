@@ -114,9 +114,15 @@ cq_reconnect_init(struct cq_reconnect *r, const char *list, uint64_t random)
 struct cq_attempt
 cq_reconnect_next(struct cq_reconnect *r, uint64_t random)
 {
+    bool is_lost = !r->failures && r->was_online;
+    if (is_lost && r->count > 2 && !r->is_preferred) {
+        /* next is behind the one that was lost, which is the last of the ring now */
+        r->next = (r->next + random / (CQ_RECONNECT_SPREAD_MS + 1) % (r->count - 1)) % r->count;
+    }
+    r->is_preferred = false;
     struct cq_attempt a = {&r->urls[r->next], 0};
     unsigned rounds = r->failures / (unsigned)r->count;
-    if (!r->failures && r->was_online) {
+    if (is_lost) {
         a.delay_ms = (uint32_t)(random % (CQ_RECONNECT_SPREAD_MS + 1));
     } else if (r->failures) {
         unsigned shift = rounds < 8 ? rounds : 8;
@@ -144,6 +150,7 @@ cq_reconnect_prefer(struct cq_reconnect *r, const char *edge, size_t n)
     for (size_t i = 0; i < r->count; i++) {
         if (strlen(r->urls[i].text) == n && !memcmp(r->urls[i].text, edge, n)) {
             r->next = i;
+            r->is_preferred = true;
         }
     }
 }

@@ -2,9 +2,10 @@
  * Which server next, and when. Pure: the caller brings random numbers and keeps the clock.
  *
  * The list is walked in a ring from a random start, so clients spread over the edges. When a
- * connection that worked is lost, the first attempt waits up to half a second, at random: others
- * have lost theirs at the same moment. The first round is fast; after every whole round without
- * success the delay doubles, from 0.25 s to 30 s, with half of it random.
+ * connection that worked is lost, the first attempt waits up to half a second, at random, and goes
+ * to any of the others: all who were on that server have lost theirs at the same moment. The first
+ * round is fast; after every whole round without success the delay doubles, from 0.25 s to 30 s,
+ * with half of it random.
  */
 #ifndef CLIENT_RECONNECT_H
 #define CLIENT_RECONNECT_H
@@ -37,6 +38,7 @@ struct cq_reconnect {
     size_t next;
     unsigned failures; /* since the last success */
     bool was_online;   /* there was one */
+    bool is_preferred; /* a server has named the next one */
 };
 
 struct cq_attempt {

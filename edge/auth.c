@@ -5,6 +5,7 @@
 #include "common/rt/token.h"
 
 #include "edge/call.h"
+#include "edge/ws.h"
 
 enum {
     AUTH_DEADLINE_MS = 10000,
@@ -29,6 +30,7 @@ finish(edge_t *e, edge_session_t *s, struct cq_view welcome, bool is_registered)
         return;
     }
     e->metrics->sessions_ready++;
+    edge_ws_settle(s);
     if (welcome.n) {
         edge_send_packed(e, s, welcome);
     }

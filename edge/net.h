@@ -34,6 +34,7 @@ typedef struct edge_conn edge_conn_t;
     X(refused_tls_total, COUNTER, "connections ended: no TLS handshake")              \
     X(refused_request_total, COUNTER, "HTTP requests that were none")                 \
     X(refused_handshake_total, COUNTER, "WebSocket handshakes refused")               \
+    X(put_off_total, COUNTER, "input of newcomers put off to a later turn")           \
     X(timeout_total, COUNTER, "connections ended: no whole request in time")          \
     X(http_total, COUNTER, "HTTP requests")                                           \
     X(ws_broken_total, COUNTER, "WebSocket connections closed: rules broken")         \
@@ -110,6 +111,9 @@ size_t edge_net_raise_descriptors(void);
 /* For how many more connections are there file descriptors? */
 size_t edge_net_descriptors_free(const edge_net_t *net);
 
+/* It is somebody we know. Until then its input is served after that of those who are, a bounded
+ * number per turn: a storm of newcomers (handshakes, TLS, tokens) must not make the others wait. */
+void edge_net_settle(edge_conn_t *c);
 void edge_net_set_user(edge_conn_t *c, void *user);
 void *edge_net_user(const edge_conn_t *c);
 /* The client, as the load balancer names it if there is one. */

@@ -19,6 +19,7 @@ enum {
     FAILED = EDGE_TLS_FAILED,
     ENDING_MS = 2000, /* for the peer's Close or its end of the connection */
     OUT_ROOM_MIN = 256,
+    NEWCOMERS_PER_TURN = 24, /* reads from them: two or three milliseconds of work */
 };
 
 /* ---- lists ---- */
@@ -77,6 +78,50 @@ edge_net_conn_in_drop(edge_conn_t *c)
     }
 }
 
+/* ---- newcomers wait for turns with time for them ---- */
+
+void
+edge_net_settle(edge_conn_t *c)
+{
+    c->is_settled = true;
+}
+
+static void
+put_off(edge_conn_t *c)
+{
+    edge_net_t *net = c->net;
+    c->is_later = true;
+    c->later_prev = net->later.last;
+    *(c->later_prev ? &c->later_prev->later_next : &net->later.first) = c;
+    net->later.last = c;
+    c->events = 0;
+    (void)uv_poll_stop(&c->poll);
+}
+
+static void
+take_up(edge_conn_t *c)
+{
+    edge_net_t *net = c->net;
+    if (c->is_later) {
+        *(c->later_prev ? &c->later_prev->later_next : &net->later.first) = c->later_next;
+        *(c->later_next ? &c->later_next->later_prev : &net->later.last) = c->later_prev;
+        c->later_prev = c->later_next = NULL;
+        c->is_later = false;
+    }
+}
+
+void
+edge_net_conn_turn(void *ctx)
+{
+    edge_net_t *net = ctx;
+    net->newcomers_left = NEWCOMERS_PER_TURN;
+    for (int i = 0; net->later.first && i < NEWCOMERS_PER_TURN; i++) {
+        edge_conn_t *c = net->later.first;
+        take_up(c);
+        edge_net_conn_watch(c);
+    }
+}
+
 /* ---- life and end ---- */
 
 static void on_poll(uv_poll_t *poll, int status, int events);
@@ -131,6 +176,7 @@ edge_net_kill(edge_conn_t *c)
     c->out = NULL;
     edge_net_listen_forget(c);
     unlink_conn(c);
+    take_up(c);
     c->net->count--;
     c->net->cfg.stats->connections--;
     uv_close((uv_handle_t *)&c->poll, on_handle_closed);
@@ -172,7 +218,7 @@ edge_net_conn_set_state(edge_conn_t *c, enum edge_conn_state state)
 void
 edge_net_conn_watch(edge_conn_t *c)
 {
-    if (c->state == EDGE_CONN_GONE) {
+    if (c->state == EDGE_CONN_GONE || c->is_later) {
         return;
     }
     int events = 0;
@@ -408,6 +454,22 @@ read_input(edge_conn_t *c)
     edge_net_conn_watch(c);
 }
 
+static bool
+has_time_for(edge_conn_t *c)
+{
+    edge_net_t *net = c->net;
+    if (c->is_settled) {
+        return true;
+    }
+    if (!net->newcomers_left) {
+        net->cfg.stats->put_off_total++;
+        put_off(c);
+        return false;
+    }
+    net->newcomers_left--;
+    return true;
+}
+
 static void
 on_poll(uv_poll_t *poll, int status, int events)
 {
@@ -421,6 +483,9 @@ on_poll(uv_poll_t *poll, int status, int events)
     }
     bool may_read = events & UV_READABLE || c->wants_read || c->wants_write;
     if (!may_read || c->is_paused || c->state == EDGE_CONN_REPLY || c->state == EDGE_CONN_GONE) {
+        return;
+    }
+    if (!has_time_for(c)) {
         return;
     }
     if (c->state == EDGE_CONN_PROXY) {

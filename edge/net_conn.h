@@ -52,6 +52,7 @@ struct edge_conn {
     uv_poll_t poll; /* first: libuv gives it back */
     edge_net_t *net;
     edge_conn_t *prev, *next;
+    edge_conn_t *later_prev, *later_next; /* those whose input waits for a turn with time for it */
     void *user;
     struct ssl_st *ssl;
     struct edge_conn_in *in;
@@ -74,6 +75,8 @@ struct edge_conn {
     bool is_deaf : 1;       /* what comes is not looked at any more */
     bool is_peer_closed : 1;
     bool is_close_sent : 1;
+    bool is_settled : 1; /* somebody we know: served first */
+    bool is_later : 1;
 };
 
 struct edge_net {
@@ -91,6 +94,10 @@ struct edge_net {
     struct {
         edge_conn_t *first, *last;
     } lists[EDGE_CONN_LIST_COUNT];
+    unsigned newcomers_left; /* that may be served in this turn */
+    struct {
+        edge_conn_t *first, *last;
+    } later;
     uint8_t buffer[EDGE_CONN_READ_BYTES]; /* what was just read */
 };
 
@@ -109,6 +116,9 @@ bool edge_net_conn_write(edge_conn_t *c, const void *p, size_t n)
 void edge_net_conn_finish(edge_conn_t *c);
 struct edge_conn_in *edge_net_conn_in(edge_conn_t *c);
 void edge_net_conn_in_drop(edge_conn_t *c);
+
+/* A turn ends: the next one serves a bounded number of newcomers. */
+void edge_net_conn_turn(void *ctx);
 
 /* net_listen.c */
 /* The client's address is known: may it stay? False: it is gone. */

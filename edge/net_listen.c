@@ -21,10 +21,10 @@
 
 enum {
     BACKLOG = 4096,
-    ACCEPTS_PER_TURN = 256,
-    FD_REFUSE = 64, /* with fewer free than this, requests are refused with a reason */
-    FD_DROP = 16,   /* and with fewer than this, connections are dropped */
-    FD_LATER = 8,   /* descriptors that the process opens after the listener */
+    ACCEPTS_PER_TURN = 16, /* a storm of newcomers must leave turns for those who are there */
+    FD_REFUSE = 64,        /* with fewer free than this, requests are refused with a reason */
+    FD_DROP = 16,          /* and with fewer than this, connections are dropped */
+    FD_LATER = 8,          /* descriptors that the process opens after the listener */
     ADDRESS_SLACK = 16,
     TICK_MIN_MS = 10,
     TICK_MAX_MS = 250,
@@ -141,7 +141,8 @@ on_listener(uv_poll_t *poll, int status, int events)
 {
     (void)events;
     edge_net_t *net = poll->data;
-    for (int i = 0; !status && i < ACCEPTS_PER_TURN; i++) {
+    /* No more while those who are in have to wait: the rest waits in the listener's queue. */
+    for (int i = 0; !status && !net->later.first && i < ACCEPTS_PER_TURN; i++) {
         struct sockaddr_storage address;
         socklen_t size = sizeof address;
         int fd = accept4(net->fd, (struct sockaddr *)&address, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -250,6 +251,8 @@ edge_net_new(const struct edge_net_cfg *cfg)
     tick_ms = tick_ms < TICK_MIN_MS ? TICK_MIN_MS : tick_ms > TICK_MAX_MS ? TICK_MAX_MS : tick_ms;
     net->timer = cq_timer_new(cfg->loop, on_tick, net);
     cq_timer_start(net->timer, tick_ms, tick_ms);
+    cq_loop_on_turn(cfg->loop, edge_net_conn_turn, net);
+    edge_net_conn_turn(net);
     on_tick(net);
     return net;
 }
@@ -268,6 +271,7 @@ edge_net_destroy(edge_net_t **p)
     if (!net) {
         return;
     }
+    cq_loop_off_turn(net->cfg.loop, edge_net_conn_turn, net);
     for (int i = 0; i < EDGE_CONN_LIST_COUNT; i++) {
         while (net->lists[i].first) {
             edge_net_kill(net->lists[i].first);

@@ -234,6 +234,14 @@ edge_ws_is_waiting(const edge_session_t *s)
 }
 
 void
+edge_ws_settle(edge_session_t *s)
+{
+    if (s->conn) {
+        edge_net_settle(s->conn);
+    }
+}
+
+void
 edge_ws_pause(edge_session_t *s, bool paused)
 {
     if (s->conn) {

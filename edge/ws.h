@@ -20,6 +20,8 @@ size_t edge_ws_descriptors_free(const edge_t *e);
 void edge_ws_flush(edge_t *e, edge_session_t *s);
 /* Is output waiting for the client to take it (and not just for the end of the turn)? */
 bool edge_ws_is_waiting(const edge_session_t *s);
+/* The session is logged in: its input comes before newcomers'. */
+void edge_ws_settle(edge_session_t *s);
 /* Stops or goes on reading from the client. */
 void edge_ws_pause(edge_session_t *s, bool paused);
 /* Closes the connection at once, without words. Frees s. Not from within the session's own

@@ -108,8 +108,8 @@ come_back(struct bench_client *c, uint32_t at_least_ms)
     all.list.next = c->next;
     all.list.failures = c->failures;
     all.list.was_online = c->was_online;
-    c->port = all.ports[c->next];
     struct cq_attempt a = cq_reconnect_next(&all.list, cq_random_u64());
+    c->port = a.url->port;
     c->next = all.list.next;
     c->failures = all.list.failures;
     uint32_t delay_ms = a.delay_ms > at_least_ms ? a.delay_ms : at_least_ms;

@@ -700,6 +700,36 @@ def test_drain_does_not_wait_for_the_deaf(world):
     c.close()
 
 
+def metric(world, name):
+    text = []
+    world.stand.do(lambda: text.append(world.stand.store.request("edge.1", 0x0B)))
+    line = next(x for x in text[0][1].splitlines() if x.startswith(name + "{"))
+    return float(line.rsplit(" ", 1)[1])
+
+
+def test_a_crowd_of_newcomers_is_put_off_and_nobody_is_forgotten(world):
+    """What they want is there all at once; a turn serves some of them, and whoever is logged in always."""
+    e = world.edge(limit_login_per_s=10000, limit_login_burst=10000)
+    known = person(e.port)
+    crowd = [Raw(e.port, shake=False) for _ in range(200)]
+    request = (f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{e.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+               "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+               "Sec-WebSocket-Protocol: chasqui.v1\r\n\r\n").encode()
+    until(lambda: metric(world, "chasqui_edge_sessions") == 1)
+    e.send_signal(signal.SIGSTOP)
+    for c in crowd:
+        c.send_raw(request)
+    known.send([PING, 77])
+    e.send_signal(signal.SIGCONT)
+    assert known.answer(77)[0] == OK
+    for c in crowd:
+        assert b"101" in c.read_until(b"\r\n\r\n")
+        assert c.ask(PING)[0] in (0, NOT_AUTHENTICATED)
+    assert metric(world, "chasqui_edge_put_off_total") > 0
+    for c in [known, *crowd]:
+        c.close()
+
+
 def test_port_in_use_and_bad_configuration(world):
     e = world.edge()
     for options, word in ((("--listen-port", str(e.port)), "EDGE-LISTEN-FAIL"), (("--log-level", "loud"), "log-level"),

@@ -98,6 +98,39 @@ test_back_off(void **state)
     }
 }
 
+/* All who were on one server lose it together: they must not all go to the same other one. */
+static void
+test_the_lost_go_everywhere(void **state)
+{
+    (void)state;
+    unsigned went[4] = {0};
+    for (uint64_t random = 0; random < 30000; random += 7) {
+        struct cq_reconnect r;
+        assert_int_equal(cq_reconnect_init(&r, "ws://a/,ws://b/,ws://c/,ws://d/", 1), 0);
+        assert_string_equal(cq_reconnect_next(&r, 0).url->text, "ws://b/");
+        cq_reconnect_succeeded(&r);
+        went[cq_reconnect_next(&r, random).url->host[0] - 'a']++;
+    }
+    assert_int_equal(went[1], 0);
+    for (int i = 0; i < 4; i++) {
+        assert_true(i == 1 || went[i] > 1000);
+    }
+}
+
+static void
+test_what_a_server_names_comes_first(void **state)
+{
+    (void)state;
+    for (uint64_t random = 0; random < 30000; random += 7) {
+        struct cq_reconnect r;
+        assert_int_equal(cq_reconnect_init(&r, "ws://a/,ws://b/,ws://c/,ws://d/", 1), 0);
+        (void)cq_reconnect_next(&r, 0);
+        cq_reconnect_succeeded(&r);
+        cq_reconnect_prefer(&r, "ws://d/", 7);
+        assert_string_equal(cq_reconnect_next(&r, random).url->text, "ws://d/");
+    }
+}
+
 static void
 test_jitter_spreads(void **state)
 {
@@ -137,8 +170,12 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_urls),     cmocka_unit_test(test_list),
-        cmocka_unit_test(test_back_off), cmocka_unit_test(test_jitter_spreads),
+        cmocka_unit_test(test_urls),
+        cmocka_unit_test(test_list),
+        cmocka_unit_test(test_back_off),
+        cmocka_unit_test(test_jitter_spreads),
+        cmocka_unit_test(test_the_lost_go_everywhere),
+        cmocka_unit_test(test_what_a_server_names_comes_first),
         cmocka_unit_test(test_go_away),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
