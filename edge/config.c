@@ -62,22 +62,22 @@ const struct cq_config_item edge_config_items[] = {
      "closing down: /readyz says no for so long before anybody is sent away (load balancers)"},
     {"drain-limit-ms", CQ_CONFIG_UINT, AT(drain_limit_ms), "10000", 0, 600000, "ms",
      "closing down: time in which all are sent away and what they asked is answered"},
-#define EDGE_RATE(name, key, rate_per_s, at_once, doc) \
-    {"limit-" key "-per-s",                            \
-     CQ_CONFIG_UINT,                                   \
-     AT(limits[EDGE_RATE_##name].per_s),               \
-     TEXT(rate_per_s),                                 \
-     0,                                                \
-     1000000,                                          \
-     "per s",                                          \
-     doc "; 0: no limit"},                             \
-        {"limit-" key "-burst",                        \
-         CQ_CONFIG_UINT,                               \
-         AT(limits[EDGE_RATE_##name].burst),           \
-         TEXT(at_once),                                \
-         1,                                            \
-         1000000,                                      \
-         "",                                           \
+#define EDGE_RATE(name, key, scope, rate_per_s, at_once, doc) \
+    {"limit-" key "-per-s",                                   \
+     CQ_CONFIG_UINT,                                          \
+     AT(limits[EDGE_RATE_##name].per_s),                      \
+     TEXT(rate_per_s),                                        \
+     0,                                                       \
+     1000000,                                                 \
+     "per s",                                                 \
+     doc "; 0: no limit"},                                    \
+        {"limit-" key "-burst",                               \
+         CQ_CONFIG_UINT,                                      \
+         AT(limits[EDGE_RATE_##name].burst),                  \
+         TEXT(at_once),                                       \
+         1,                                                   \
+         1000000,                                             \
+         "",                                                  \
          doc " at once"},
     EDGE_RATES(EDGE_RATE)
 #undef EDGE_RATE

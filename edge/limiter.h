@@ -11,19 +11,29 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* EDGE_RATE(NAME, key in the configuration, per second, burst, "what is counted") */
-#define EDGE_RATES(X)                                                                \
-    X(ACCEPT, "accept", 2000, 20000, "connections per address")                      \
-    X(LOGIN, "login", 20, 100, "password logins and sign-ups per address")           \
-    X(RESUME, "resume", 2000, 20000, "token logins per address")                     \
-    X(SEND, "send", 200, 400, "messages per session")                                \
-    X(FRIEND, "friend", 10, 100, "friend operations per session")                    \
-    X(ACCOUNT, "account", 5, 50, "device and logout operations per session")         \
-    X(QUERY, "query", 100, 1000, "sync, history, chat and key requests per session") \
-    X(SIGNAL, "signal", 200, 2000, "acks, typing, presence and ping per session")
+/* EDGE_RATE(NAME, key in the configuration, counted by, per second, burst, "what is counted"). By
+ * USER: over all of a user's sessions on this edge; whoever has not logged in counts by session. */
+#define EDGE_RATES(X)                                                                    \
+    X(ACCEPT, "accept", ADDRESS, 2000, 20000, "connections per address")                 \
+    X(SIGNUP, "signup", ADDRESS, 20, 100, "sign-ups per address")                        \
+    X(LOGIN, "login", ADDRESS, 20, 100, "password logins per address")                   \
+    X(RESUME, "resume", ADDRESS, 2000, 20000, "token logins per address")                \
+    X(SEND, "send", USER, 200, 400, "messages per user")                                 \
+    X(FRIEND, "friend", USER, 10, 100, "friend operations per user")                     \
+    X(ACCOUNT, "account", USER, 5, 50, "device, privacy and logout operations per user") \
+    X(HISTORY, "history", USER, 100, 1000, "history requests per user")                  \
+    X(QUERY, "query", USER, 100, 1000, "sync, chat, friend and key lists per user")      \
+    X(SIGNAL, "signal", SESSION, 200, 2000, "acks, typing, presence, ping per session")  \
+    X(CONTROL, "control", SESSION, 50, 500, "WebSocket Pings per session")
+
+enum edge_rate_scope {
+    EDGE_RATE_BY_ADDRESS,
+    EDGE_RATE_BY_USER,
+    EDGE_RATE_BY_SESSION
+};
 
 enum edge_rate {
-#define EDGE_RATE(name, key, rate, burst, doc) EDGE_RATE_##name,
+#define EDGE_RATE(name, key, scope, rate, burst, doc) EDGE_RATE_##name,
     EDGE_RATES(EDGE_RATE)
 #undef EDGE_RATE
     EDGE_RATE_COUNT

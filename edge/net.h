@@ -70,6 +70,8 @@ struct edge_net_calls {
     void (*on_open)(void *ctx, edge_conn_t *c);
     /* Bytes came, whatever they are. */
     void (*on_heard)(void *ctx, edge_conn_t *c, size_t n);
+    /* May the peer have its Ping answered? If not, it counts as broken, with 1008. */
+    bool (*on_ping)(void *ctx, edge_conn_t *c);
     /* A whole message. Borrowed for the call. */
     void (*on_message)(void *ctx, edge_conn_t *c, struct cq_view data, bool is_text);
     /* The peer broke the rules; nothing more is read. Close with this code, now or soon. */

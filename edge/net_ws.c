@@ -76,6 +76,11 @@ break_off(edge_conn_t *c, uint16_t code)
 static void
 take_ping(edge_conn_t *c, const uint8_t *p, size_t n)
 {
+    const struct edge_net_calls *calls = c->net->cfg.calls;
+    if (calls->on_ping && !calls->on_ping(c->net->cfg.ctx, c)) {
+        break_off(c, CLOSE_POLICY);
+        return;
+    }
     if (c->out && c->out->size - c->out->at > PONGS_KEPT_BYTES) {
         return; /* RFC 6455 §5.5.3 lets us leave some out */
     }

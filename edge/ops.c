@@ -26,10 +26,10 @@ enum {
 
 static const struct edge_op {
     edge_op_fn *fn;
-    uint8_t rate; /* enum edge_rate; those per address are taken by auth */
+    uint8_t rate; /* enum edge_rate */
     uint8_t cost;
 } ops[] = {
-    [CQ_OP_SIGNUP] = {.fn = edge_auth_on_password, .rate = EDGE_RATE_LOGIN, .cost = COST},
+    [CQ_OP_SIGNUP] = {.fn = edge_auth_on_password, .rate = EDGE_RATE_SIGNUP, .cost = COST},
     [CQ_OP_LOGIN] = {.fn = edge_auth_on_password, .rate = EDGE_RATE_LOGIN, .cost = COST},
     [CQ_OP_RESUME] = {.fn = edge_auth_on_resume, .rate = EDGE_RATE_RESUME, .cost = COST},
     [CQ_OP_LOGOUT] = {.fn = edge_auth_on_logout, .rate = EDGE_RATE_ACCOUNT, .cost = COST},
@@ -40,7 +40,7 @@ static const struct edge_op {
     [CQ_OP_CHATS] = {.fn = edge_call_on_store, .rate = EDGE_RATE_QUERY, .cost = COST_LONG},
     [CQ_OP_KEYS] = {.fn = edge_call_on_store, .rate = EDGE_RATE_QUERY, .cost = COST_LONG},
     [CQ_OP_SEND] = {.fn = edge_call_on_store, .rate = EDGE_RATE_SEND, .cost = COST},
-    [CQ_OP_HISTORY] = {.fn = edge_call_on_store, .rate = EDGE_RATE_QUERY, .cost = COST_LONG},
+    [CQ_OP_HISTORY] = {.fn = edge_call_on_store, .rate = EDGE_RATE_HISTORY, .cost = COST_LONG},
     [CQ_OP_ACK] = {.fn = edge_call_on_store, .rate = EDGE_RATE_SIGNAL, .cost = COST},
     [CQ_OP_TYPING] = {.fn = edge_call_on_store, .rate = EDGE_RATE_SIGNAL, .cost = COST},
     [CQ_OP_FRIENDS] = {.fn = edge_call_on_store, .rate = EDGE_RATE_QUERY, .cost = COST_LONG},
@@ -114,11 +114,28 @@ check_state(const edge_session_t *s, enum cq_op_state wanted)
     return wanted == CQ_STATE_USER && !is_user ? -CQ_E_NOT_AUTHENTICATED : 0;
 }
 
+static const uint8_t scopes[EDGE_RATE_COUNT] = {
+#define EDGE_RATE(name, key, scope, rate, burst, doc) [EDGE_RATE_##name] = EDGE_RATE_BY_##scope,
+    EDGE_RATES(EDGE_RATE)
+#undef EDGE_RATE
+};
+
 static uint64_t
 rate_key(const edge_session_t *s, uint8_t rate)
 {
-    bool is_by_address = rate == EDGE_RATE_LOGIN || rate == EDGE_RATE_RESUME;
-    return is_by_address ? s->address : s->number;
+    uint64_t key = s->number;
+    if (scopes[rate] == EDGE_RATE_BY_ADDRESS) {
+        key = s->address;
+    } else if (scopes[rate] == EDGE_RATE_BY_USER && s->state == EDGE_STATE_READY) {
+        memcpy(&key, s->user.b, sizeof key);
+    }
+    return key;
+}
+
+uint64_t
+edge_ops_take(edge_t *e, const edge_session_t *s, enum edge_rate rate)
+{
+    return edge_limiter_take(e->limiter, rate, rate_key(s, (uint8_t)rate), cq_now_mono_us());
 }
 
 /* The gate: 0, or the error to answer with. */
@@ -140,8 +157,7 @@ pass(edge_t *e, edge_session_t *s, const struct cq_frame_op *op, uint64_t *retry
         return rc;
     }
     const struct edge_op *mine = &ops[op->code];
-    *retry_ms = edge_limiter_take(e->limiter, (enum edge_rate)mine->rate, rate_key(s, mine->rate),
-                                  cq_now_mono_us());
+    *retry_ms = edge_ops_take(e, s, (enum edge_rate)mine->rate);
     if (*retry_ms) {
         e->metrics->ops_rate_limited_total++;
         return -CQ_E_RATE_LIMITED;

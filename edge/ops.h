@@ -27,6 +27,8 @@ void edge_ops_resume(edge_t *e, edge_session_t *s);
  * answered. What was held back is not done: the client has no answer to it and repeats it
  * elsewhere. */
 void edge_ops_stop(edge_t *e, edge_session_t *s);
+/* Takes a token of this limit for the session. 0, or after how many ms there will be one. */
+uint64_t edge_ops_take(edge_t *e, const edge_session_t *s, enum edge_rate rate);
 /* Is there a handler for this code? */
 bool edge_ops_is_served(uint8_t code);
 

@@ -120,6 +120,12 @@ on_heard(void *ctx, edge_conn_t *c, size_t n)
     s->heard_mono_ms = cq_now_mono_ms();
 }
 
+static bool
+on_ping(void *ctx, edge_conn_t *c)
+{
+    return !edge_ops_take(ctx, edge_net_user(c), EDGE_RATE_CONTROL);
+}
+
 static void
 on_message(void *ctx, edge_conn_t *c, struct cq_view data, bool is_text)
 {
@@ -269,6 +275,7 @@ static const struct edge_net_calls calls = {
     .on_upgrade = on_upgrade,
     .on_open = on_open,
     .on_heard = on_heard,
+    .on_ping = on_ping,
     .on_message = on_message,
     .on_broken = on_broken,
     .on_peer_close = on_peer_close,

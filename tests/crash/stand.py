@@ -10,7 +10,7 @@ from system import BIN, System, eventually
 
 SHIM = BIN.resolve() / "chasqui-crash-shim.so"
 # One address and few people make all the load. The rest is as it comes, but for the checkpoint: it shall always be under way.
-EDGE_LIMITS = [word for name in ("accept", "login", "resume", "send", "friend", "account", "query", "signal")
+EDGE_LIMITS = [word for name in ("accept", "login", "resume", "send", "friend", "account", "query", "history", "signup", "signal")
                for word in (f"--limit-{name}-per-s", "0")]
 
 

@@ -10,7 +10,7 @@ import pytest
 from chasqui import Refused, befriend
 
 SYSTEM = {"store": ["--checkpoint-idle-ms", "10", "--checkpoint-records", "3"],
-          "edge": [f"--limit-{what}-per-s=0" for what in ("send", "friend", "query")]}
+          "edge": [f"--limit-{what}-per-s=0" for what in ("send", "friend", "query", "history", "signup")]}
 
 
 def restart(system, people):

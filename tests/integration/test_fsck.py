@@ -11,7 +11,7 @@ from ctl import LONG, Ctl
 from system import BIN
 
 SYSTEM = {"store": ["--checkpoint-idle-ms", "10", "--checkpoint-records", "20"],
-          "edge": [f"--limit-{what}-per-s=0" for what in ("send", "friend", "query")]}
+          "edge": [f"--limit-{what}-per-s=0" for what in ("send", "friend", "query", "history", "signup")]}
 
 
 @pytest.fixture

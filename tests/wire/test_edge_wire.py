@@ -360,6 +360,41 @@ def test_rate_limits(world):
         y.close()
 
 
+def test_a_users_sessions_count_together(world):
+    e = world.edge(limit_friend_per_s=1, limit_friend_burst=4)
+    one, two, other = person(e.port), person(e.port), person(e.port, "bob")
+    assert [one.ask(ADD, "x")[0] for _ in range(2)] + [two.ask(ADD, "x")[0] for _ in range(2)] == [0] * 4
+    for c in (one, two):
+        err, (_, retry_ms, _) = c.ask(ADD, "x")
+        assert err == RATE_LIMITED and 0 < retry_ms <= 1001
+    assert other.ask(ADD, "x")[0] == 0
+    for c in (one, two, other):
+        c.close()
+
+
+def test_signups_and_logins_have_limits_of_their_own(world):
+    e = world.edge(limit_signup_per_s=1, limit_signup_burst=1)
+    person(e.port).close()
+    c, d = Raw(e.port), Raw(e.port)
+    assert c.ask(SIGNUP, "new", "password", b"d" * 16, b"k" * 32, "")[0] == 0
+    assert d.ask(SIGNUP, "newer", "password", b"e" * 16, b"k" * 32, "")[0] == RATE_LIMITED
+    person(e.port, "bob").close()
+    c.close()
+    d.close()
+
+
+def test_too_many_pings(world):
+    e = world.edge(limit_control_per_s=1, limit_control_burst=5)
+    c, other = Raw(e.port), Raw(e.port)
+    c.send_raw(c.frame(b"", WS_PING) * 5)
+    assert [c.read_frame() for _ in range(5)] == [(WS_PONG, b"")] * 5
+    c.send_raw(c.frame(b"", WS_PING))
+    assert c.closed() == 1008
+    assert other.ask(PING)[0] == 0
+    c.close()
+    other.close()
+
+
 def test_unanswered_requests_are_bounded(world):
     """Who does not wait for answers is not read from: the store sees no more than the bound, and all in the end."""
     e = world.edge(session_requests_max=8, limit_friend_per_s=0)
