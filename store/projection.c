@@ -8,7 +8,8 @@
 
 enum {
     BUCKETS_MIN = 1024,
-    EVICT_LOOKS = 512, /* entries that one commit's eviction looks at, at most */
+    EVICT_LOOKS = 2048, /* entries that a commit's eviction looks at … */
+    EVICT_PART = 16, /* … and this part of the excess: so it ends even if all of them are used */
 };
 
 store_projection_t *
@@ -134,7 +135,9 @@ evict(store_projection_t *p, struct store_entry *e)
 static void
 evict_some(store_projection_t *p)
 {
-    for (unsigned i = 0; i < EVICT_LOOKS && p->count > p->cfg.cache_max + p->dirty_count; i++) {
+    size_t room = p->cfg.cache_max + p->dirty_count;
+    size_t looks = EVICT_LOOKS + (p->count > room ? (p->count - room) / EVICT_PART : 0);
+    for (size_t i = 0; i < looks && p->count > p->cfg.cache_max + p->dirty_count; i++) {
         p->hand = p->hand < p->count ? p->hand : 0;
         struct store_entry *e = p->entries[p->hand];
         if (e->used || e->dirty || e->batch > p->committed) {
@@ -274,6 +277,12 @@ size_t
 store_projection_dirty_count(const store_projection_t *p)
 {
     return p->dirty_count;
+}
+
+size_t
+store_projection_count(const store_projection_t *p)
+{
+    return p->count;
 }
 
 void

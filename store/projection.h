@@ -57,6 +57,7 @@ bool store_projection_in_round(const store_projection_t *p);
 size_t store_projection_round_size(const store_projection_t *p);
 size_t store_projection_round_left(const store_projection_t *p);
 size_t store_projection_dirty_count(const store_projection_t *p);
+size_t store_projection_count(const store_projection_t *p); /* chats in memory */
 /* Adds the rows of the round's next chats to a batch: `max` chats, a block of index or receipt
  * rows counting like a chat, or some more. Sets batch->marker with the last slice. Once per batch.
  */

@@ -12,6 +12,11 @@
 
 #include "store/projection_inside.h"
 
+enum {
+    LOOK_AHEAD = 8, /* chats */
+    CACHE_LINE = 64
+};
+
 bool
 store_projection_in_round(const store_projection_t *p)
 {
@@ -176,6 +181,31 @@ flush_part(struct store_entry *e, struct store_batch *batch, size_t max)
     e->batch = batch->number;
 }
 
+/* The chats of a slice lie anywhere in memory and nobody has touched them for a while: ask for them
+ * before they are needed, first the entry, then what it points to. */
+static void
+look_ahead(const store_projection_t *p)
+{
+    size_t far = p->visit_next + LOOK_AHEAD;
+    size_t near = p->visit_next + LOOK_AHEAD / 2;
+    if (far < p->visit.count) {
+        const char *e = (const char *)p->visit.list[far].entry;
+        for (size_t at = 0; at < sizeof(struct store_entry); at += CACHE_LINE) {
+            __builtin_prefetch(e + at);
+        }
+    }
+    if (near < p->visit.count) {
+        const struct store_chat *c = &p->visit.list[near].entry->chat;
+        const char *devices = (const char *)c->devices;
+        for (size_t at = 0; at < c->device_count * sizeof *c->devices; at += CACHE_LINE) {
+            __builtin_prefetch(devices + at);
+        }
+        for (size_t at = 0; at < c->tail_count; at += CACHE_LINE / sizeof *c->tail) {
+            __builtin_prefetch(c->tail + at);
+        }
+    }
+}
+
 void
 store_projection_slice(store_projection_t *p, struct store_batch *batch, size_t max)
 {
@@ -187,6 +217,7 @@ store_projection_slice(store_projection_t *p, struct store_batch *batch, size_t 
                 flush_part(e, batch, max);
                 return;
             }
+            look_ahead(p);
             p->visit_next++;
             done += weight_of(e);
             flush_entry(p, e, batch);

@@ -119,12 +119,18 @@ cpu_ns_of(pid_t pid)
 }
 
 static uint64_t
-written_by(pid_t pid)
+io_of(pid_t pid, const char *field)
 {
     char path[PATH_ROOM];
     char text[1024];
     (void)snprintf(path, sizeof path, "/proc/%d/io", (int)pid);
-    return read_text(path, text, sizeof text) ? 0 : number_behind(text, "\nwrite_bytes: ");
+    return read_text(path, text, sizeof text) ? 0 : number_behind(text, field);
+}
+
+static uint64_t
+written_by(pid_t pid)
+{
+    return io_of(pid, "wchar: ");
 }
 
 static uint64_t
@@ -233,13 +239,19 @@ bench_measure_own_written(void)
     return written_by(getpid());
 }
 
+uint64_t
+bench_measure_own_accounted(void)
+{
+    return io_of(getpid(), "\nwrite_bytes: ");
+}
+
 double
-bench_measure_own_peak(void)
+bench_measure_own_memory(void)
 {
     char text[8192];
     return read_text("/proc/self/status", text, sizeof text)
                ? 0
-               : 1024 * (double)number_behind(text, "\nVmHWM:");
+               : 1024 * (double)number_behind(text, "\nRssAnon:");
 }
 
 /* ---- results ---- */

@@ -71,9 +71,13 @@ bench_measure_sample_again(struct bench_procs *p, const char *data, struct bench
 void bench_measure_sample(const struct bench_procs *p, struct bench_sample *s);
 void bench_measure_memory(const struct bench_procs *p, struct bench_sample *s);
 uint64_t bench_measure_own_cpu_ns(void);
+/* Bytes this process has given to write calls. With fdatasync after each commit that is what the
+ * disk gets; the kernel's own account of it (write_bytes) counts a whole folio of the page cache,
+ * often 16 KiB and more, for each page in it, and says twice as much. */
 uint64_t bench_measure_own_written(void);
-/* The most memory that was resident, in bytes. */
-double bench_measure_own_peak(void);
+uint64_t bench_measure_own_accounted(void);
+/* Anonymous memory that is resident, in bytes. */
+double bench_measure_own_memory(void);
 
 /* ---- results ---- */
 

@@ -24,7 +24,7 @@ enum {
 
 struct options {
     char *data;
-    uint64_t messages, warm_up, chats, batch, bytes, cache, checkpoint_records;
+    uint64_t messages, windows, warm_up, chats, batch, bytes, cache, checkpoint_records;
     char *probe; /* the benchmark's name whose condition this is */
     bool zipf;
 };
@@ -34,11 +34,13 @@ struct options {
 static const struct cq_config_item items[] = {
     {OPTION("data", STR, data), NULL, 1, 4096, "", "an empty folder for the database"},
     {OPTION("messages", UINT, messages), "1000000", 1, 1000000000, "", "messages"},
+    {OPTION("windows", UINT, windows), "1", 1, 10000, "",
+     "so many times these messages, one after the other, each with figures of its own"},
     {OPTION("warm-up", UINT, warm_up), "0", 0, 1000000000, "", "messages before, not counted"},
     {OPTION("chats", UINT, chats), "100000", 1, 100000000, "", "chats they are spread over"},
     {OPTION("batch", UINT, batch), "1024", 1, BATCH_MAX, "", "messages per commit"},
     {OPTION("bytes", UINT, bytes), "200", 1, CQ_TEXT_MAX, "bytes", "length of a text"},
-    {OPTION("chat-cache", UINT, cache), "200000", 1, 100000000, "", "unchanged chats in memory"},
+    {OPTION("chat-cache", UINT, cache), "1000000", 1, 100000000, "", "unchanged chats in memory"},
     {OPTION("checkpoint-records", UINT, checkpoint_records), "500000", 1, 10000000, "",
      "a round of write-behind begins so far behind the head"},
     {OPTION("zipf", BOOL, zipf), "false", 0, 0, "",
@@ -143,12 +145,27 @@ say_recovery(void)
 }
 
 static void
+say_conditions(uint64_t before)
+{
+    char behind[64] = "";
+    if (before) {
+        (void)snprintf(behind, sizeof behind, " behind %" PRIu64, before);
+    }
+    bench_measure_begin(options.probe[0] ? options.probe : "store",
+                        "%" PRIu64 " messages of %" PRIu64 " bytes%s, %" PRIu64 " chats%s, %" PRIu64
+                        " per commit",
+                        options.messages, options.bytes, behind, options.chats,
+                        options.zipf ? " (zipf)" : "", options.batch);
+}
+
+static void
 measure(void)
 {
-    append(options.warm_up);
+    commits = (struct bench_inproc_commits){.plain = {0}};
     double disk = bytes_on_disk();
     uint64_t cpu = bench_measure_own_cpu_ns();
     uint64_t written = bench_measure_own_written();
+    uint64_t accounted = bench_measure_own_accounted();
     uint64_t start = bench_measure_now_ns();
     bench_inproc_count(&commits);
     append(options.messages);
@@ -165,12 +182,15 @@ measure(void)
                       "us");
     bench_measure_say("written_per_message", (double)(bench_measure_own_written() - written) / n,
                       "bytes");
+    bench_measure_say("accounted_per_message",
+                      (double)(bench_measure_own_accounted() - accounted) / n, "bytes");
     bench_measure_say("disk_per_message", (bytes_on_disk() - disk) / n, "bytes");
     bench_measure_say_hist("commit", &commits.plain);
     bench_measure_say_hist("commit_with_slice", &commits.with_slice);
     bench_measure_say("commits_with_slice", (double)commits.with_slice.count / count, "1");
     bench_measure_say("dirty_chats", (double)store_projection_dirty_count(core->projection), "1");
-    bench_measure_say("memory_peak", bench_measure_own_peak() / 1e6, "MB");
+    bench_measure_say("chats_in_memory", (double)store_projection_count(core->projection), "1");
+    bench_measure_say("memory", bench_measure_own_memory() / 1e6, "MB");
 }
 
 int
@@ -182,19 +202,14 @@ main(int argc, char **argv)
         return rc > 0 ? 0 : 2;
     }
     cq_log_init("bench", CQ_LOG_WARN);
-    char warm_up[64] = "";
-    if (options.warm_up) {
-        (void)snprintf(warm_up, sizeof warm_up, " behind %" PRIu64, options.warm_up);
-    }
-    bench_measure_begin(options.probe[0] ? options.probe : "store",
-                        "%" PRIu64 " messages of %" PRIu64 " bytes%s, %" PRIu64 " chats%s, %" PRIu64
-                        " per commit",
-                        options.messages, options.bytes, warm_up, options.chats,
-                        options.zipf ? " (zipf)" : "", options.batch);
     const struct bench_inproc_cfg cfg = {options.data, options.cache, options.checkpoint_records};
     core = bench_inproc_open(&cfg);
     begin_chats();
-    measure();
+    append(options.warm_up);
+    for (uint64_t i = 0; i < options.windows; i++) {
+        say_conditions(options.warm_up + i * options.messages);
+        measure();
+    }
     if (!options.probe[0]) {
         say_recovery();
         bench_measure_disk(options.data, DISK_PROBES);

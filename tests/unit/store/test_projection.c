@@ -326,6 +326,24 @@ many_receipts_are_written_in_parts(void **state)
     assert_int_equal(store_chat_device(c, &tablet)->delivered, 300);
 }
 
+/* However hot all of them are: memory has a bound. */
+static void
+clean_chats_leave(void **state)
+{
+    store_projection_t *p = *state;
+    for (unsigned n = 0; n < 2000; n++) {
+        begin(p, n);
+    }
+    store_projection_round(p, pos);
+    while (!commit_slice(p, 500)) {
+    }
+    assert_int_equal(store_projection_dirty_count(p), 0);
+    for (unsigned i = 0; i < 10; i++) {
+        (void)commit_slice(p, 1);
+    }
+    assert_true(store_projection_count(p) <= 10); /* cache_max */
+}
+
 static void
 damaged_rows_are_errors(void **state)
 {
@@ -351,6 +369,7 @@ main(void)
         TEST(a_long_tail_is_written_in_parts),
         TEST(receipts_are_indexed),
         TEST(many_receipts_are_written_in_parts),
+        TEST(clean_chats_leave),
         TEST(damaged_rows_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MPL-2.0
+"""How cost grows: runs a benchmark along a row of sizes, keeps the figures, draws them.
+
+usage: tests/bench/curves.py [--draw] [--runs N] [CURVE...]
+  (nothing)   measure all curves, then draw them (about half an hour on a small machine)
+  --draw      draw from the figures that are kept
+  --runs N    runs of each point (default: 3); the line is the median, the bars are the least and the most
+CURVE: see CURVES below. Figures lie in docs/benchmarks/CURVE.jsonl, one JSON object per figure of run.sh with `x` and `series`;
+pictures in docs/benchmarks/CURVE.svg. Drawing needs gnuplot. CHASQUI_BIN and TMPDIR as for run.sh.
+"""
+import json
+import pathlib
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+
+REPO = pathlib.Path(__file__).resolve().parent.parent.parent
+KEPT = REPO / "docs/benchmarks"
+MILLION = 1_000_000
+
+
+def store(**options):
+    flags = []
+    for key, value in options.items():
+        flags += [f"--{key.replace('_', '-')}", str(value).lower()]
+    return ["store", *flags]
+
+
+def sizes(make, xs):
+    """Points of a curve: x and the arguments of run.sh."""
+    return [(x, make(x)) for x in xs]
+
+
+def windows(**options):
+    """One run gives all points: where each window ends is its x."""
+    return [(None, store(messages=MILLION, windows=10, chats=MILLION, **options))]
+
+
+# name → title, label of x, panels (metric, label of y, log scale), series → points
+CURVES = {
+    "store-messages": {
+        "title": "The store while its database grows (1,000,000 chats)",
+        "x": "million messages in the log", "log_x": False, "scale_x": 1e-6,
+        "panels": [("appended", "thousand appends per second", 1e-3, False), ("cpu_per_message", "µs of CPU per message", 1, False)],
+        "series": {"uniform": windows(), "Zipf": windows(zipf="true")},
+    },
+    "store-chats": {
+        "title": "The store with few and with many chats (1,024 messages per commit)",
+        "x": "chats", "log_x": True, "scale_x": 1,
+        "panels": [("cpu_per_message", "µs of CPU per message", 1, False), ("written_per_message", "bytes written per message", 1, False)],
+        "series": {
+            name: sizes(lambda n, z=zipf: store(messages=MILLION, warm_up=MILLION, chats=n, zipf=z), (1000, 10_000, 100_000, 300_000, MILLION))
+            for name, zipf in (("uniform", "false"), ("Zipf", "true"))
+        },
+    },
+    "store-batch": {
+        "title": "The store by messages per commit (100,000 chats)",
+        "x": "messages per commit", "log_x": True, "scale_x": 1,
+        "panels": [("cpu_per_message", "µs of CPU per message", 1, True), ("commit_p50", "ms for a commit, median", 1, True)],
+        "series": {"uniform": sizes(lambda n: store(messages=min(MILLION, 2000 * n), chats=100_000, batch=n), (1, 4, 16, 64, 256, 1024, 4096))},
+    },
+}
+
+
+# ---- measuring ----
+
+def window_end(conditions):
+    size, behind = re.match(r"(\d+) messages of \d+ bytes(?: behind (\d+))?", conditions).groups()
+    return int(size) + int(behind or 0)
+
+
+def run(arguments):
+    print("curves:", *arguments, file=sys.stderr)
+    done = subprocess.run([REPO / "tests/bench/run.sh", *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def measure(name, runs):
+    wanted = {panel[0] for panel in CURVES[name]["panels"]} | {"disk_fdatasync_4k_p50", "commit_p99.9", "commit_with_slice_p99.9", "memory"}
+    figures = []
+    for _ in range(runs):
+        for series, points in CURVES[name]["series"].items():
+            for x, arguments in points:
+                for figure in run(arguments):
+                    if figure["metric"] in wanted:
+                        figures.append({"x": x or window_end(figure["conditions"]), "series": series, **figure})
+    KEPT.mkdir(exist_ok=True)
+    (KEPT / f"{name}.jsonl").write_text("".join(json.dumps(f, ensure_ascii=False) + "\n" for f in figures))
+
+
+# ---- drawing ----
+
+STYLE = """set terminal svg size 1000,440 font 'Helvetica,Arial,sans-serif,14' enhanced background '#ffffff' linewidth 1
+set encoding utf8
+set border 3 lc rgb '#8a8f98' lw 1
+set tics nomirror out scale 0.6 textcolor rgb '#4a4f57'
+set grid ytics lc rgb '#e4e6ea' lt 1 lw 1
+set xlabel textcolor rgb '#4a4f57'
+set style line 1 lc rgb '#1f6fb4' lw 2.4 pt 7 ps 0.6
+set style line 2 lc rgb '#d9731a' lw 2.4 pt 5 ps 0.6
+set key top left reverse Left samplen 2 spacing 1.3 textcolor rgb '#33373d'
+set tmargin 4
+set lmargin 9
+set rmargin 3
+set bmargin 4
+"""
+
+
+def summary(figures, metric, series):
+    """x → (median, least, most), ascending."""
+    values = {}
+    for figure in figures:
+        if figure["metric"] == metric and figure["series"] == series:
+            values.setdefault(figure["x"], []).append(figure["value"])
+    return [(x, statistics.median(v), min(v), max(v)) for x, v in sorted(values.items())]
+
+
+def panel(curve, figures, which):
+    metric, label, scale, log_y = curve["panels"][which]
+    blocks, plots = [], []
+    top = 0
+    for i, series in enumerate(curve["series"], 1):
+        points = [(x * curve["scale_x"], *(v * scale for v in values)) for x, *values in summary(figures, metric, series)]
+        top = max([top, *(p[3] for p in points)])
+        blocks.append(f"$P{which}{i} << END\n" + "".join(" ".join(f"{v:.6g}" for v in p) + "\n" for p in points) + "END\n")
+        title = f"title '{series}'" if len(curve["series"]) > 1 else "notitle"
+        plots += [f"$P{which}{i} using 1:2:3:4 with yerrorbars ls {i} lw 1 pt 7 ps 0.05 notitle", f"$P{which}{i} using 1:2 with linespoints ls {i} {title}"]
+    axis = "set logscale y\nset yrange [*:*]\nset format y '%h'\n" if log_y else f"unset logscale y\nset yrange [0:{1.25 * top:.4g}]\nset format y '%h'\n"
+    axis += ("set logscale x\nset format x '%h'\n" if curve["log_x"] else "unset logscale x\nset format x '%h'\nset xrange [0:*]\n")
+    if curve["log_x"]:
+        places = sorted({p[0] for s in curve["series"] for p in summary(figures, metric, s)})
+        axis += "set xtics (" + ", ".join(f"'{x:,}' {x}" for x in places) + ")\n"
+        axis += f"set xrange [{places[0] / 1.5}:{places[-1] * 1.5}]\n"
+    return "".join(blocks) + axis + f"set title \"{label}\" font ',15' textcolor rgb '#22262b' offset 0,-0.4\nset xlabel \"{curve['x']}\"\nplot " + ", \\\n     ".join(plots) + "\n"
+
+
+def draw(name):
+    curve = CURVES[name]
+    figures = [json.loads(line) for line in (KEPT / f"{name}.jsonl").read_text().splitlines()]
+    script = STYLE + f"set output '{KEPT / name}.svg'\nset multiplot layout 1,2 title \"{curve['title']}\" font ',17' offset 0,-0.2\n"
+    script += "".join(panel(curve, figures, which) for which in range(len(curve["panels"]))) + "unset multiplot\n"
+    with tempfile.NamedTemporaryFile("w", suffix=".gnuplot") as file:
+        file.write(script)
+        file.flush()
+        subprocess.run(["gnuplot", file.name], check=True)
+    print("curves:", (KEPT / f"{name}.svg").relative_to(REPO), file=sys.stderr)
+
+
+def main(arguments):
+    only_draw = "--draw" in arguments
+    runs = 3
+    names = []
+    rest = iter(a for a in arguments if a != "--draw")
+    for argument in rest:
+        if argument == "--runs":
+            runs = int(next(rest))
+        elif argument in CURVES:
+            names.append(argument)
+        else:
+            sys.exit(__doc__ + "\nCURVES: " + " ".join(CURVES))
+    for name in names or CURVES:
+        if not only_draw:
+            measure(name, runs)
+        draw(name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
