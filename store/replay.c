@@ -5,7 +5,9 @@
  * rows are written in between, so that memory stays bounded.
  */
 #include <inttypes.h>
+#include <stdlib.h>
 
+#include "common/rt/check.h"
 #include "common/rt/log.h"
 
 #include "store/checkpoint.h"
@@ -89,6 +91,7 @@ enum {
     PART_INTERVALS =
         2, /* rows are written after so many checkpoint intervals: a crash leaves less */
     PART_MIN = 200000,
+    PRELOAD_ROOM = 65536
 };
 
 struct replay {
@@ -133,6 +136,77 @@ on_record(void *ctx, uint64_t pos, struct cq_view record)
     return pos < replay->part_end;
 }
 
+/* ---- the chats of a part, before it is applied ---- */
+
+/* Loaded in the order of their rows, they share pages; in the log's order each is a page of its
+ * own, somewhere. */
+struct wanted {
+    uint64_t order; /* the key's first bytes */
+    struct cq_id chat;
+};
+
+struct preload {
+    uint64_t end;
+    struct wanted *list;
+    size_t count, room;
+};
+
+static void
+want(struct preload *p, const struct cq_id *chat)
+{
+    if (p->count == p->room) {
+        p->room = p->room ? 2 * p->room : PRELOAD_ROOM;
+        p->list = realloc(p->list, p->room * sizeof *p->list);
+        CQ_ASSERT(p->list);
+    }
+    struct store_key key = store_key_of(chat);
+    uint64_t order = 0;
+    for (size_t i = 0; i < sizeof order; i++) {
+        order = order << 8 | key.b[i];
+    }
+    p->list[p->count++] = (struct wanted){order, *chat};
+}
+
+static bool
+want_record(void *ctx, uint64_t pos, struct cq_view record)
+{
+    struct preload *p = ctx;
+    union store_record fields;
+    enum cq_rec_kind kind;
+    if (store_record_read(record, &kind, &fields)) {
+        return false; /* on_record says so */
+    }
+    struct cq_id id = chat_of(kind, &fields);
+    if (kind != CQ_REC_FRIEND && !cq_id_is_none(&id)) {
+        want(p, &id);
+    }
+    return pos < p->end;
+}
+
+static int
+compare_wanted(const void *left, const void *right)
+{
+    const struct wanted *a = left;
+    const struct wanted *b = right;
+    return (a->order > b->order) - (a->order < b->order);
+}
+
+static void
+preload(struct store_core *core, store_snapshot_t *s, uint64_t first, uint64_t end)
+{
+    struct preload p = {.end = end};
+    int rc = store_snapshot_log(s, first, want_record, &p);
+    if (!rc && p.count) {
+        qsort(p.list, p.count, sizeof *p.list, compare_wanted);
+    }
+    for (size_t i = 0; !rc && i < p.count; i++) {
+        struct store_chat *chat = NULL;
+        /* A chat that begins in this part is not there yet; other errors come up again. */
+        (void)!store_projection_chat(core->projection, &p.list[i].chat, &chat);
+    }
+    free(p.list);
+}
+
 /* Writes the rows of everything applied so far. */
 static int
 write_rows(struct store_core *core, uint64_t applied_pos)
@@ -166,6 +240,7 @@ apply_part(struct replay *replay)
     replay->part_end = first + replay->part_records;
     int rc = store_core_snapshot(replay->core, &s);
     if (!rc) {
+        preload(replay->core, s, first, replay->part_end);
         rc = store_snapshot_log(s, first, on_record, replay);
     }
     if (rc || replay->rc) {
