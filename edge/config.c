@@ -62,6 +62,16 @@ const struct cq_config_item edge_config_items[] = {
      "closing down: /readyz says no for so long before anybody is sent away (load balancers)"},
     {"drain-limit-ms", CQ_CONFIG_UINT, AT(drain_limit_ms), "10000", 0, 600000, "ms",
      "closing down: time in which all are sent away and what they asked is answered"},
+    {"blob-max-bytes", CQ_CONFIG_UINT, AT(blob_max_bytes), "104857600", 1, UINT64_C(1) << 40,
+     "bytes", "largest blob (blobd has a bound of its own)"},
+    {"transfers-max", CQ_CONFIG_UINT, AT(transfers_max), "1000", 1, 100000, "",
+     "uploads and downloads at the same time"},
+    {"user-transfers-max", CQ_CONFIG_UINT, AT(user_transfers_max), "64", 1, 100000, "",
+     "of these, of one user"},
+    {"transfer-timeout-ms", CQ_CONFIG_UINT, AT(transfer_timeout_ms), "30000", 100, 600000, "ms",
+     "a client that has to send or take a blob moves transfer-min-bytes in this time"},
+    {"transfer-min-bytes", CQ_CONFIG_UINT, AT(transfer_min_bytes), "16384", 1, 1073741824, "bytes",
+     "fewer than this in transfer-timeout-ms: the connection ends"},
 #define EDGE_RATE(name, key, scope, rate_per_s, at_once, doc) \
     {"limit-" key "-per-s",                                   \
      CQ_CONFIG_UINT,                                          \

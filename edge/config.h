@@ -37,6 +37,11 @@ struct edge_config {
     uint64_t seen_interval_ms;
     uint64_t drain_notice_ms;
     uint64_t drain_limit_ms;
+    uint64_t blob_max_bytes;
+    uint64_t transfers_max;
+    uint64_t user_transfers_max;
+    uint64_t transfer_timeout_ms;
+    uint64_t transfer_min_bytes;
     struct edge_limit limits[EDGE_RATE_COUNT];
     char *log_level;
 };

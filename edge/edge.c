@@ -9,6 +9,7 @@
 #include "common/rt/log.h"
 #include "common/rt/random.h"
 
+#include "edge/blob.h"
 #include "edge/call.h"
 #include "edge/ws.h"
 
@@ -215,6 +216,7 @@ edge_destroy(edge_t **edge)
     cq_loop_off_turn(e->loop, on_turn, e);
     cq_bus_destroy(&e->bus);
     edge_call_free_all(e);
+    edge_blob_free_all(e);
     edge_session_table_free(&e->sessions);
     cq_timer_destroy(&e->sweep_timer);
     cq_timer_destroy(&e->work_timer);

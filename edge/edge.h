@@ -20,6 +20,7 @@
 
 struct edge_ws;
 struct edge_call;
+struct edge_blob;
 
 /* What the store told us; valid once known. */
 struct edge_store_info {
@@ -69,6 +70,7 @@ typedef struct edge {
     edge_sessions_t sessions;
     edge_session_t *dirty;
     struct edge_call *calls;
+    struct edge_blob *blobs; /* requests under way */
     struct edge_store_info store;
     struct edge_presence presence;
     cq_buf_t scratch; /* an operation that is being packed */

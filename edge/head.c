@@ -6,7 +6,9 @@
 
 enum {
     BAD_REQUEST = 400,
+    LENGTH_REQUIRED = 411,
     TOO_LARGE = 431,
+    NOT_IMPLEMENTED = 501,
     VERSION_NOT_SUPPORTED = 505
 };
 
@@ -219,4 +221,31 @@ edge_head_copy(struct cq_view a, char *out, size_t out_size)
     }
     out[a.n] = '\0';
     return true;
+}
+
+bool
+edge_head_number(struct cq_view v, uint64_t max, uint64_t *out)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < v.n; i++) {
+        uint64_t digit = (uint64_t)v.p[i] - '0';
+        if (digit > 9 || digit > max || n > (max - digit) / 10) {
+            return false;
+        }
+        n = n * 10 + digit;
+    }
+    *out = n;
+    return v.n > 0;
+}
+
+unsigned
+edge_head_body(const struct edge_head *h, uint64_t *n)
+{
+    *n = 0;
+    if (edge_head_count(h, "transfer-encoding")) {
+        struct cq_view coding = edge_head_field(h, "transfer-encoding");
+        return edge_head_is_caseless(coding, "chunked") ? LENGTH_REQUIRED : NOT_IMPLEMENTED;
+    }
+    struct cq_view length = edge_head_field(h, "content-length");
+    return !length.p || edge_head_number(length, INT64_MAX, n) ? 0 : BAD_REQUEST;
 }

@@ -41,6 +41,12 @@ size_t edge_head_count(const struct edge_head *h, const char *name);
 /* Do the fields of this name, read as lists, have this word? Case does not matter. */
 bool edge_head_lists(const struct edge_head *h, const char *name, const char *word);
 
+/* How long the request's body is (0: there is none). Gives 0, or the HTTP status to refuse it with:
+ * 400 (no number), 411 (chunked), 501 (another transfer encoding). */
+unsigned edge_head_body(const struct edge_head *h, uint64_t *n);
+/* Decimal digits alone, at most `max`. */
+bool edge_head_number(struct cq_view v, uint64_t max, uint64_t *out);
+
 /* Is a equal to the text? */
 bool edge_head_is(struct cq_view a, const char *text);
 bool edge_head_is_caseless(struct cq_view a, const char *text);

@@ -2,7 +2,9 @@
  * The little HTTP an edge speaks: is it alive, is it ready, what is it.
  */
 #include <stdio.h>
+#include <string.h>
 
+#include "edge/blob.h"
 #include "edge/ws.h"
 
 static const char page[] =
@@ -94,6 +96,11 @@ static const struct {
 void
 edge_http_serve(edge_t *e, edge_conn_t *c, const struct edge_head *head)
 {
+    if (edge_head_is(head->path, "/blob") ||
+        (head->path.n > 6 && memcmp(head->path.p, "/blob/", 6) == 0)) {
+        edge_blob_serve(e, c, head);
+        return;
+    }
     if (!edge_head_is(head->method, "GET") && !edge_head_is(head->method, "HEAD")) {
         struct edge_net_reply r = {
             .status = 405, .headers = "allow: GET, HEAD\r\n", .body = "GET only\n", .n = 9};

@@ -24,7 +24,9 @@
     X(HISTORY, "history", USER, 100, 1000, "history requests per user")                  \
     X(QUERY, "query", USER, 100, 1000, "sync, chat, friend and key lists per user")      \
     X(SIGNAL, "signal", SESSION, 200, 2000, "acks, typing, presence, ping per session")  \
-    X(CONTROL, "control", SESSION, 50, 500, "WebSocket Pings per session")
+    X(CONTROL, "control", SESSION, 50, 500, "WebSocket Pings per session")               \
+    X(UPLOAD, "upload", USER, 10, 500, "uploads begun per user")                         \
+    X(BLOB, "blob", USER, 100, 2000, "other requests about blobs per user")
 
 enum edge_rate_scope {
     EDGE_RATE_BY_ADDRESS,

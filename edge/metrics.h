@@ -40,6 +40,13 @@
     X(revoked_total, COUNTER, "sessions closed: device revoked")                             \
     X(sync_now_total, COUNTER, "SYNC_NOW pushed")                                            \
     X(pings_total, COUNTER, "WebSocket Pings sent")                                          \
+    X(blob_requests_total, COUNTER, "HTTP requests about blobs")                             \
+    X(blob_failed_total, COUNTER, "of these, begun and answered with an error")              \
+    X(blob_transfers, GAUGE, "uploads and downloads under way")                              \
+    X(blob_uploads_total, COUNTER, "uploads completed")                                      \
+    X(blob_downloads_total, COUNTER, "downloads, whole or ranges, given out to their end")   \
+    X(blob_bytes_in_total, COUNTER, "bytes of blobs received")                               \
+    X(blob_bytes_out_total, COUNTER, "bytes of blobs sent")                                  \
     X(announces_total, COUNTER, "times all sessions were announced to a presence")
 
 struct edge_metrics {

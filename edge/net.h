@@ -36,6 +36,7 @@ typedef struct edge_conn edge_conn_t;
     X(refused_handshake_total, COUNTER, "WebSocket handshakes refused")               \
     X(put_off_total, COUNTER, "input of newcomers put off to a later turn")           \
     X(timeout_total, COUNTER, "connections ended: no whole request in time")          \
+    X(slow_total, COUNTER, "connections ended: a body came or went too slowly")       \
     X(http_total, COUNTER, "HTTP requests")                                           \
     X(ws_broken_total, COUNTER, "WebSocket connections closed: rules broken")         \
     X(partial_writes_total, COUNTER, "writes that the socket took only in part")      \
@@ -88,10 +89,12 @@ struct edge_net_calls {
 struct edge_net_cfg {
     cq_loop_t *loop;
     const char *address;
-    uint16_t port;               /* 0: any free one */
-    edge_tls_t *tls;             /* borrowed; NULL: plain text */
-    const char *proxy_from;      /* networks whose connections begin with a PROXY header */
-    uint64_t request_timeout_ms; /* from accept, or the last answer, to the end of a request */
+    uint16_t port;                /* 0: any free one */
+    edge_tls_t *tls;              /* borrowed; NULL: plain text */
+    const char *proxy_from;       /* networks whose connections begin with a PROXY header */
+    uint64_t request_timeout_ms;  /* from accept, or the last answer, to the end of a request */
+    uint64_t transfer_timeout_ms; /* a peer that has to send or take a body moves at least */
+    uint64_t transfer_min_bytes;  /* so many bytes in that time */
     size_t connections_max;
     size_t address_max; /* connections of one address, 0: any number */
     struct edge_frame_limits frames;
@@ -127,12 +130,43 @@ struct edge_net_reply {
     unsigned status;
     const char *type;    /* content-type; NULL: text/plain */
     const char *headers; /* more header lines, each with its CRLF; NULL: none */
+    const char *cache;   /* cache-control; NULL: no-store */
     const void *body;
     size_t n;
 };
 
-/* Answers the request. The connection may be gone afterwards. */
+/* Answers the request. The connection may be gone afterwards. For HEAD the body is only counted. If
+ * a part of the request's body has not been read, the connection ends with the answer. */
 void edge_net_reply(edge_conn_t *c, const struct edge_net_reply *r);
+
+/* ---- HTTP: bodies that come and go in parts ---- */
+
+/* Whoever has begun an exchange gets these; `user` is his until on_over. */
+struct edge_net_exchange {
+    /* A part of the request's body, never more than was wanted. Borrowed for the call. */
+    void (*on_body)(void *user, const uint8_t *p, size_t n);
+    /* All of it has come. */
+    void (*on_body_end)(void *user);
+    /* What was written of a streamed answer has gone out, and there is more to come. */
+    void (*on_room)(void *user);
+    /* Answered, or the connection is gone. The last call. */
+    void (*on_over)(void *user);
+};
+
+/* Within on_request: the answer comes later, or the body (body_n bytes: edge_head_body) is wanted.
+ * Nothing of it is read before edge_net_body_want. */
+void edge_net_exchange_begin(edge_conn_t *c,
+                             const struct edge_head *head,
+                             uint64_t body_n,
+                             const struct edge_net_exchange *calls,
+                             void *user);
+/* Reads n more bytes of the body. They come later, never from within this call. */
+void edge_net_body_want(edge_conn_t *c, size_t n);
+/* Begins an answer whose body of n > 0 bytes follows in parts (r's own is not looked at). */
+void edge_net_stream_begin(edge_conn_t *c, const struct edge_net_reply *r, uint64_t n);
+/* Writes a part of it; what the socket does not take is kept: then (edge_net_is_blocked) wait for
+ * on_room. Behind the last part the exchange is over. The connection may be gone afterwards. */
+void edge_net_stream_write(edge_conn_t *c, const void *p, size_t n);
 
 /* ---- WebSocket ---- */
 

@@ -41,9 +41,13 @@ link_conn(edge_conn_t *c, enum edge_conn_list list)
     c->prev = net->lists[list].last;
     *(c->prev ? &c->prev->next : &net->lists[list].first) = c;
     net->lists[list].last = c;
+    const uint64_t waits_ms[EDGE_CONN_LIST_COUNT] = {
+        [EDGE_CONN_WAITING] = net->cfg.request_timeout_ms,
+        [EDGE_CONN_TRANSFER] = net->cfg.transfer_timeout_ms,
+        [EDGE_CONN_ENDING] = ENDING_MS,
+    };
     if (list != EDGE_CONN_OPEN) {
-        uint64_t wait_ms = list == EDGE_CONN_WAITING ? net->cfg.request_timeout_ms : ENDING_MS;
-        c->due_mono_ms = cq_now_mono_ms() + wait_ms;
+        c->due_mono_ms = cq_now_mono_ms() + waits_ms[list];
     }
 }
 
@@ -170,6 +174,7 @@ edge_net_kill(edge_conn_t *c)
     edge_net_conn_in_drop(c);
     c->state = EDGE_CONN_GONE;
     tell_gone(c);
+    edge_net_body_over(c);
     edge_tls_end(c->ssl);
     c->ssl = NULL;
     free(c->out);
@@ -215,6 +220,13 @@ edge_net_conn_set_state(edge_conn_t *c, enum edge_conn_state state)
 
 /* ---- what to wait for ---- */
 
+static bool
+may_read(const edge_conn_t *c)
+{
+    return !c->is_paused && c->state != EDGE_CONN_REPLY && c->state != EDGE_CONN_GONE &&
+           edge_net_body_room(c) > 0;
+}
+
 void
 edge_net_conn_watch(edge_conn_t *c)
 {
@@ -222,7 +234,7 @@ edge_net_conn_watch(edge_conn_t *c)
         return;
     }
     int events = 0;
-    if (!c->is_paused && c->state != EDGE_CONN_REPLY) {
+    if (may_read(c)) {
         events |= UV_READABLE;
         /* Input that is in our hands already: a socket that can be written to wakes us at once. */
         events |= c->wants_read ? UV_WRITABLE : 0;
@@ -254,11 +266,11 @@ edge_net_pause(edge_conn_t *c, bool paused)
 static ssize_t
 write_some(edge_conn_t *c, const uint8_t *p, size_t n)
 {
-    if (c->ssl) {
-        return edge_tls_write(c->ssl, p, n);
+    ssize_t rc = c->ssl ? edge_tls_write(c->ssl, p, n) : send(c->fd, p, n, MSG_NOSIGNAL);
+    if (rc >= 0 && c->exchange) {
+        c->exchange->moved += (uint64_t)rc;
     }
-    ssize_t rc = send(c->fd, p, n, MSG_NOSIGNAL);
-    if (rc >= 0) {
+    if (rc >= 0 || c->ssl) {
         return rc;
     }
     return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? AGAIN : FAILED;
@@ -426,6 +438,8 @@ take(edge_conn_t *c, uint8_t *p, size_t n)
 {
     if (c->state == EDGE_CONN_HEAD) {
         edge_net_http_take(c, p, n);
+    } else if (c->state == EDGE_CONN_BODY) {
+        edge_net_body_take(c, p, n);
     } else if (c->state == EDGE_CONN_WS) {
         edge_net_ws_take(c, p, n);
     }
@@ -437,7 +451,9 @@ read_input(edge_conn_t *c)
 {
     c->wants_read = false;
     do {
-        ssize_t n = read_some(c, c->net->buffer, sizeof c->net->buffer);
+        size_t room = edge_net_body_room(c);
+        ssize_t n = (ssize_t)edge_net_body_early(c, room);
+        n = n ? n : read_some(c, c->net->buffer, room);
         if (n == AGAIN) {
             break;
         }
@@ -449,8 +465,8 @@ read_input(edge_conn_t *c)
         if (c->state == EDGE_CONN_GONE) {
             return;
         }
-        c->wants_read = c->ssl && edge_tls_has_input(c->ssl);
-    } while (c->wants_read && !c->is_paused && c->state != EDGE_CONN_REPLY);
+        c->wants_read = edge_net_body_has_early(c) || (c->ssl && edge_tls_has_input(c->ssl));
+    } while (c->wants_read && may_read(c));
     edge_net_conn_watch(c);
 }
 
@@ -481,8 +497,8 @@ on_poll(uv_poll_t *poll, int status, int events)
     if (events & UV_WRITABLE && c->out) {
         flush(c);
     }
-    bool may_read = events & UV_READABLE || c->wants_read || c->wants_write;
-    if (!may_read || c->is_paused || c->state == EDGE_CONN_REPLY || c->state == EDGE_CONN_GONE) {
+    bool has_input = events & UV_READABLE || c->wants_read || c->wants_write;
+    if (!has_input || !may_read(c)) {
         return;
     }
     if (!has_time_for(c)) {

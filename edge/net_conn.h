@@ -16,6 +16,7 @@ enum edge_conn_state {
     EDGE_CONN_PROXY,   /* its PROXY header is awaited */
     EDGE_CONN_SHAKING, /* TLS */
     EDGE_CONN_HEAD,    /* a request is awaited */
+    EDGE_CONN_BODY,    /* a request's body is awaited, as far as it is wanted */
     EDGE_CONN_REPLY,   /* the answer is awaited, or on its way */
     EDGE_CONN_WS,
     EDGE_CONN_LINGER, /* all is said; the peer may still be reading: only its end is awaited */
@@ -25,9 +26,10 @@ enum edge_conn_state {
 
 /* Lists by what ends their members. */
 enum edge_conn_list {
-    EDGE_CONN_WAITING, /* the request timeout */
-    EDGE_CONN_ENDING,  /* CLOSE_WAIT */
-    EDGE_CONN_OPEN,    /* nothing here */
+    EDGE_CONN_WAITING,  /* the request timeout */
+    EDGE_CONN_TRANSFER, /* too few bytes in the transfer timeout */
+    EDGE_CONN_ENDING,   /* CLOSE_WAIT */
+    EDGE_CONN_OPEN,     /* nothing here */
     EDGE_CONN_LIST_COUNT
 };
 
@@ -48,6 +50,20 @@ struct edge_conn_out {
     uint8_t data[];
 };
 
+/* A request whose body is read, or whose answer is given, in parts or later. */
+struct edge_conn_exchange {
+    const struct edge_net_exchange *calls;
+    void *user;
+    cq_buf_t early;      /* what came of the body with the head */
+    size_t early_at;     /* so much of that has been read */
+    uint64_t body_left;  /* of the request */
+    uint64_t reply_left; /* of the answer: still to be written */
+    size_t wanted;       /* bytes of the body */
+    uint64_t moved;      /* bytes that came and went since they were last looked at */
+    bool is_expecting;   /* 100 Continue */
+    bool is_streaming;
+};
+
 struct edge_conn {
     uv_poll_t poll; /* first: libuv gives it back */
     edge_net_t *net;
@@ -57,6 +73,7 @@ struct edge_conn {
     struct ssl_st *ssl;
     struct edge_conn_in *in;
     struct edge_conn_out *out;
+    struct edge_conn_exchange *exchange;
     uint64_t due_mono_ms; /* when its list ends it */
     struct edge_frame frame;
     struct edge_ip ip;
@@ -98,6 +115,7 @@ struct edge_net {
     struct {
         edge_conn_t *first, *last;
     } later;
+    struct cq_view rest;                  /* of that, what came behind the head being served */
     uint8_t buffer[EDGE_CONN_READ_BYTES]; /* what was just read */
 };
 
@@ -127,8 +145,23 @@ void edge_net_listen_forget(edge_conn_t *c);
 
 /* net_http.c */
 void edge_net_http_take(edge_conn_t *c, uint8_t *p, size_t n);
+/* An answer begins, of n bytes: its head. False: it does not fit. */
+bool edge_net_http_head(edge_conn_t *c, const struct edge_net_reply *r, uint64_t n, cq_buf_t *out);
 /* The answer has gone out. */
 void edge_net_http_replied(edge_conn_t *c);
+
+/* net_body.c */
+/* How much may be read into the buffer now? */
+size_t edge_net_body_room(const edge_conn_t *c);
+/* Bytes of the body that came with the head, into the buffer; 0: there are none (left). */
+size_t edge_net_body_early(edge_conn_t *c, size_t room);
+bool edge_net_body_has_early(const edge_conn_t *c);
+void edge_net_body_take(edge_conn_t *c, const uint8_t *p, size_t n);
+/* Has the peer done its part, or waits for us? Then it has its time anew. */
+bool edge_net_body_may_go_on(edge_conn_t *c);
+/* Everything written has gone out. True: more of the answer follows. */
+bool edge_net_body_continues(edge_conn_t *c);
+void edge_net_body_over(edge_conn_t *c);
 
 /* net_ws.c */
 void edge_net_ws_take(edge_conn_t *c, uint8_t *p, size_t n);

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Requests: heads are collected, judged, and handed on, or become WebSockets. Requests with a body
- * are answered without reading it, and so are pipelined ones but for the first: the connection ends
- * with that answer.
+ * Requests: heads are collected, judged, and handed on, or become WebSockets. Unless an exchange is
+ * begun (net_body.c) requests with a body are answered without reading it; and of pipelined ones
+ * that came in one piece only the first is answered: the connection ends with that answer.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,6 +12,8 @@
 #include "edge/net_conn.h"
 
 enum {
+    NO_CONTENT = 204,
+    NOT_MODIFIED = 304,
     BAD_REQUEST = 400,
     NOT_ALLOWED = 405,
     UPGRADE_REQUIRED = 426,
@@ -24,20 +27,32 @@ static const struct {
     const char *text;
 } reasons[] = {
     {200, "OK"},
+    {201, "Created"},
     {204, "No Content"},
     {206, "Partial Content"},
     {304, "Not Modified"},
     {400, "Bad Request"},
+    {401, "Unauthorized"},
     {403, "Forbidden"},
     {404, "Not Found"},
     {405, "Method Not Allowed"},
+    {409, "Conflict"},
+    {410, "Gone"},
+    {411, "Length Required"},
+    {412, "Precondition Failed"},
+    {413, "Content Too Large"},
+    {415, "Unsupported Media Type"},
+    {416, "Range Not Satisfiable"},
     {426, "Upgrade Required"},
     {429, "Too Many Requests"},
     {431, "Request Header Fields Too Large"},
+    {460, "Checksum Mismatch"},
     {500, "Internal Server Error"},
+    {501, "Not Implemented"},
     {503, "Service Unavailable"},
     {504, "Gateway Timeout"},
     {505, "HTTP Version Not Supported"},
+    {507, "Insufficient Storage"},
 };
 
 static const char *
@@ -54,6 +69,10 @@ reason_of(unsigned status)
 void
 edge_net_http_replied(edge_conn_t *c)
 {
+    if (edge_net_body_continues(c)) {
+        return;
+    }
+    edge_net_body_over(c);
     if (c->is_last_reply) {
         edge_net_conn_finish(c);
         return;
@@ -62,28 +81,45 @@ edge_net_http_replied(edge_conn_t *c)
     edge_net_conn_set_state(c, EDGE_CONN_HEAD);
 }
 
+bool
+edge_net_http_head(edge_conn_t *c, const struct edge_net_reply *r, uint64_t n, cq_buf_t *out)
+{
+    char about_body[160] = "";
+    if (r->status != NO_CONTENT && r->status != NOT_MODIFIED) {
+        (void)snprintf(about_body, sizeof about_body,
+                       "content-type: %s\r\ncontent-length: %" PRIu64 "\r\n",
+                       r->type ? r->type : "text/plain", n);
+    }
+    if (c->exchange && c->exchange->body_left) { /* the rest of it is not read */
+        c->is_last_reply = true;
+        edge_net_conn_set_state(c, EDGE_CONN_REPLY);
+    }
+    uint8_t *at = cq_buf_reserve(out, HEADERS_MAX);
+    int size =
+        snprintf((char *)at, HEADERS_MAX,
+                 "HTTP/1.1 %u %s\r\n%scache-control: %s\r\n"
+                 "x-content-type-options: nosniff\r\n%s%s\r\n",
+                 r->status, reason_of(r->status), about_body, r->cache ? r->cache : "no-store",
+                 c->is_last_reply ? "connection: close\r\n" : "", r->headers ? r->headers : "");
+    if (size < 0 || size >= HEADERS_MAX) {
+        return false;
+    }
+    out->size += (size_t)size;
+    return true;
+}
+
 void
 edge_net_reply(edge_conn_t *c, const struct edge_net_reply *r)
 {
-    if (c->state != EDGE_CONN_REPLY) {
-        return;
-    }
-    char head[HEADERS_MAX];
-    int n = snprintf(head, sizeof head,
-                     "HTTP/1.1 %u %s\r\ncontent-type: %s\r\ncontent-length: %zu\r\n"
-                     "cache-control: no-store\r\nx-content-type-options: nosniff\r\n%s%s\r\n",
-                     r->status, reason_of(r->status), r->type ? r->type : "text/plain", r->n,
-                     c->is_last_reply ? "connection: close\r\n" : "", r->headers ? r->headers : "");
-    if (n < 0 || (size_t)n >= sizeof head) {
-        edge_net_kill(c);
+    if (c->state != EDGE_CONN_REPLY && c->state != EDGE_CONN_BODY) {
         return;
     }
     cq_buf_t out = {0};
-    cq_buf_append(&out, head, (size_t)n);
-    if (!c->is_head_only && r->n) {
+    bool ok = edge_net_http_head(c, r, r->n, &out);
+    if (ok && !c->is_head_only && r->n) {
         cq_buf_append(&out, r->body, r->n);
     }
-    bool ok = edge_net_conn_write(c, out.data, out.size);
+    ok = ok && edge_net_conn_write(c, out.data, out.size);
     cq_buf_free(&out);
     if (!ok) {
         edge_net_kill(c);
@@ -227,6 +263,7 @@ serve(edge_conn_t *c, const struct edge_head *h, uint8_t *rest, size_t n)
         upgrade(c, h, rest, n);
     } else {
         edge_net_conn_set_state(c, EDGE_CONN_REPLY);
+        c->net->rest = (struct cq_view){rest, n};
         calls->on_request(c->net->cfg.ctx, c, h);
         if (c->state != EDGE_CONN_GONE) {
             edge_net_conn_in_drop(c);

@@ -166,7 +166,11 @@ on_tick(void *ctx)
     for (int i = 0; i < EDGE_CONN_OPEN; i++) {
         edge_conn_t *c;
         while ((c = net->lists[i].first) && c->due_mono_ms <= now) {
+            if (i == EDGE_CONN_TRANSFER && edge_net_body_may_go_on(c)) {
+                continue;
+            }
             net->cfg.stats->timeout_total += i == EDGE_CONN_WAITING;
+            net->cfg.stats->slow_total += i == EDGE_CONN_TRANSFER;
             edge_net_kill(c);
         }
     }

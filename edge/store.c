@@ -6,7 +6,7 @@
  */
 #include "common/rt/log.h"
 
-#include "edge/edge.h"
+#include "edge/blob.h"
 
 enum {
     INIT_DEADLINE_MS = 5000,
@@ -49,6 +49,7 @@ edge_store_on_revoked(void *ctx, const struct cq_bus_from *from, cq_reader_t *fi
     }
     edge_revoked_add(e->revoked, &row.user, &row.device, row.generation);
     close_all_revoked(e, &row.device);
+    edge_blob_revoke(e, &row.user, &row.device);
 }
 
 static void

@@ -294,3 +294,63 @@ edge_tls_ws_accept(const uint8_t *key, size_t n, char out[EDGE_TLS_WS_ACCEPT_SIZ
     CQ_ASSERT(rc == 1);
     (void)EVP_EncodeBlock((unsigned char *)out, hash, sizeof hash);
 }
+
+/* ---- hashes ---- */
+
+static const struct {
+    const char *name;
+    size_t size;
+    const EVP_MD *(*md)(void);
+} hashes[] = {
+    {"sha1", 20, EVP_sha1},
+    {"sha256", 32, EVP_sha256},
+};
+
+enum {
+    HASH_COUNT = sizeof hashes / sizeof hashes[0]
+};
+
+static size_t
+find_hash(const char *name)
+{
+    size_t i = 0;
+    while (i < HASH_COUNT && strcmp(hashes[i].name, name) != 0) {
+        i++;
+    }
+    return i;
+}
+
+size_t
+edge_tls_hash_size(const char *name)
+{
+    size_t i = find_hash(name);
+    return i < HASH_COUNT ? hashes[i].size : 0;
+}
+
+struct evp_md_ctx_st *
+edge_tls_hash_new(const char *name)
+{
+    size_t i = find_hash(name);
+    CQ_ASSERT(i < HASH_COUNT);
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    CQ_ASSERT(ctx);
+    int rc = EVP_DigestInit_ex(ctx, hashes[i].md(), NULL);
+    CQ_ASSERT(rc == 1);
+    return ctx;
+}
+
+void
+edge_tls_hash_add(struct evp_md_ctx_st *hash, const void *p, size_t n)
+{
+    (void)EVP_DigestUpdate(hash, p, n);
+}
+
+void
+edge_tls_hash_end(struct evp_md_ctx_st **hash, uint8_t out[EDGE_TLS_HASH_MAX])
+{
+    if (*hash && out) {
+        (void)EVP_DigestFinal_ex(*hash, out, NULL);
+    }
+    EVP_MD_CTX_free(*hash);
+    *hash = NULL;
+}

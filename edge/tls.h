@@ -51,4 +51,19 @@ enum {
 /* Sec-WebSocket-Accept for a Sec-WebSocket-Key (RFC 6455 §4.2.2). */
 void edge_tls_ws_accept(const uint8_t *key, size_t n, char out[EDGE_TLS_WS_ACCEPT_SIZE]);
 
+/* ---- hashes of bodies, as OpenSSL is here anyway ---- */
+
+enum {
+    EDGE_TLS_HASH_MAX = 32
+};
+struct evp_md_ctx_st;
+
+/* How many bytes this hash has ("sha1", "sha256"); 0: not one of ours. */
+size_t edge_tls_hash_size(const char *name);
+/* Of a name that has a size. */
+struct evp_md_ctx_st *edge_tls_hash_new(const char *name);
+void edge_tls_hash_add(struct evp_md_ctx_st *hash, const void *p, size_t n);
+/* Ends it. out may be NULL: nobody wants it any more. */
+void edge_tls_hash_end(struct evp_md_ctx_st **hash, uint8_t out[EDGE_TLS_HASH_MAX]);
+
 #endif

@@ -346,6 +346,8 @@ listen_for_clients(struct edge_ws *ws)
         .tls = ws->tls,
         .proxy_from = cfg->proxy_from,
         .request_timeout_ms = cfg->handshake_timeout_ms,
+        .transfer_timeout_ms = cfg->transfer_timeout_ms,
+        .transfer_min_bytes = cfg->transfer_min_bytes,
         .connections_max = cfg->session_max + CONNECTIONS_BESIDES,
         .address_max = cfg->address_connections_max,
         .frames = {.frame_max_bytes = cfg->frame_max_bytes,

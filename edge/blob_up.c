@@ -1,0 +1,503 @@
+/* SPDX-License-Identifier: MPL-2.0
+ * Uploads: tus 1.0 (tus.io). The body of a PATCH goes to blobd in parts: BEGIN, then WRITEs with a
+ * bounded number unanswered, then END. Whatever happens to the client's connection, END is sent:
+ * what has come is kept and the client goes on behind it. With a checksum nothing is kept before it
+ * fits.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/rt/log.h"
+#include "common/rt/random.h"
+
+#include "edge/blob.h"
+#include "edge/tus.h"
+
+enum {
+    HEADERS_MAX = 256,
+    DATE_MAX = 40
+};
+
+struct upload {
+    struct edge_blob b; /* first */
+    bool is_creation;   /* POST; else PATCH */
+    bool is_transfer;   /* BEGIN was answered, END was not yet sent */
+    bool is_all;        /* nothing more will come */
+    bool is_wanting;    /* the rest of a part is on its way from the client */
+    uint64_t length;    /* of the whole blob */
+    uint64_t expires_unix_ms;
+    uint64_t offset; /* that the body begins at */
+    uint64_t body_n;
+    uint64_t received; /* bytes of the body */
+    uint64_t sent;     /* of them, to blobd */
+    uint64_t transfer; /* its number */
+    unsigned in_flight;
+    int err; /* the first */
+    uint64_t detail;
+    struct edge_tus_checksum checksum; /* size 0: none */
+    struct evp_md_ctx_st *hash;
+    cq_buf_t part;
+};
+
+/* ---- answers ---- */
+
+static size_t
+add_expires(const struct upload *u, bool is_whole, char *out, size_t room)
+{
+    char date[DATE_MAX];
+    struct tm tm;
+    time_t at = (time_t)(u->expires_unix_ms / 1000);
+    if (is_whole || !gmtime_r(&at, &tm)) {
+        return 0;
+    }
+    (void)strftime(date, sizeof date, "%a, %d %b %Y %H:%M:%S GMT", &tm);
+    int n = snprintf(out, room, "upload-expires: %s\r\n", date);
+    return n > 0 ? (size_t)n : 0;
+}
+
+/* The upload is at this offset. */
+static void
+answer(struct upload *u, uint64_t offset)
+{
+    char headers[HEADERS_MAX], hex[CQ_ID_HEX_SIZE];
+    size_t n = (size_t)snprintf(headers, sizeof headers, "upload-offset: %" PRIu64 "\r\n", offset);
+    if (u->is_creation) {
+        n += (size_t)snprintf(headers + n, sizeof headers - n, "location: /blob/%s\r\n",
+                              cq_id_hex(&u->b.id, hex));
+    }
+    (void)add_expires(u, offset == u->length, headers + n, sizeof headers - n);
+    const struct edge_net_reply r = {.status = u->is_creation ? 201 : 204, .headers = headers};
+    edge_blob_reply(&u->b, &r);
+}
+
+static void
+fail_expired(struct edge_blob *b)
+{
+    static const struct edge_blob_words w = {410, "expired", "this upload has expired", NULL};
+    edge_blob_fail_with(b, &w);
+}
+
+static void
+note(struct upload *u, int err, uint64_t detail)
+{
+    if (err && !u->err) {
+        u->err = err;
+        u->detail = detail;
+    }
+}
+
+/* ---- the end ---- */
+
+static void
+on_ended(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+{
+    struct upload *u = ctx;
+    struct cq_blob_offset m;
+    note(u, err, detail);
+    if (!u->err && cq_schema_read(&cq_blob_offset_schema, fields, count, &m)) {
+        note(u, -CQ_E_INTERNAL, 0);
+    }
+    if (u->err) {
+        edge_blob_fail(&u->b, u->err, u->detail);
+    } else {
+        u->b.edge->metrics->blob_uploads_total += m.offset == u->length;
+        answer(u, m.offset);
+    }
+    edge_blob_release(&u->b);
+}
+
+static bool
+checksum_fits(struct upload *u)
+{
+    uint8_t digest[EDGE_TLS_HASH_MAX];
+    edge_tls_hash_end(&u->hash, digest);
+    return u->received == u->body_n && !memcmp(digest, u->checksum.digest, u->checksum.size);
+}
+
+static void
+end_transfer(struct upload *u)
+{
+    u->is_transfer = false;
+    if (u->checksum.size && !checksum_fits(u)) {
+        note(u, -CQ_E_CRYPTO, 0);
+    }
+    const struct cq_blob_end m = {u->b.id, u->transfer, !u->err || !u->checksum.size};
+    const struct edge_blob_ask ask = {"blobd", CQ_BUS_BLOB_END, &cq_blob_end_schema,
+                                      &m,      on_ended,        u};
+    int rc = edge_blob_ask(&u->b, &ask);
+    if (rc) {
+        edge_blob_fail(&u->b, rc, 0);
+    }
+}
+
+/* ---- data ---- */
+
+static void go_on(struct upload *u);
+
+static void
+on_written(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+{
+    (void)fields, (void)count;
+    struct upload *u = ctx;
+    u->in_flight--;
+    note(u, err, detail);
+    go_on(u);
+    edge_blob_release(&u->b);
+}
+
+static void
+write_part(struct upload *u)
+{
+    const struct cq_blob_write m = {
+        u->b.id, u->transfer, u->offset + u->sent, {u->part.data, u->part.size}};
+    const struct edge_blob_ask ask = {"blobd", CQ_BUS_BLOB_WRITE, &cq_blob_write_schema,
+                                      &m,      on_written,        u};
+    int rc = edge_blob_ask(&u->b, &ask);
+    u->in_flight += !rc;
+    u->sent += u->part.size;
+    note(u, rc, 0);
+    cq_buf_clear(&u->part);
+}
+
+/* Writes what there is to write, reads what there is room for, ends what is at its end. */
+static void
+go_on(struct upload *u)
+{
+    if (!u->is_transfer) {
+        return;
+    }
+    bool is_all = u->is_all || u->err;
+    bool is_due = u->part.size == EDGE_BLOB_PART_BYTES || (is_all && u->part.size);
+    if (is_due && u->in_flight < EDGE_BLOB_WINDOW && !u->err) {
+        write_part(u);
+        is_all = is_all || u->err;
+    }
+    if (is_all) {
+        if (!u->in_flight && (u->err || !u->part.size)) {
+            end_transfer(u);
+        }
+    } else if (u->part.size < EDGE_BLOB_PART_BYTES && !u->is_wanting && u->b.conn) {
+        u->is_wanting = true;
+        edge_net_body_want(u->b.conn, EDGE_BLOB_PART_BYTES - u->part.size);
+    }
+}
+
+static void
+on_body(struct edge_blob *b, const uint8_t *p, size_t n)
+{
+    struct upload *u = (struct upload *)b;
+    u->received += n;
+    if (u->hash) {
+        edge_tls_hash_add(u->hash, p, n);
+    }
+    cq_buf_append(&u->part, p, n);
+    u->is_wanting = u->part.size < EDGE_BLOB_PART_BYTES;
+    if (!u->is_wanting && u->received < u->body_n) {
+        go_on(u);
+    }
+}
+
+static void
+on_body_end(struct edge_blob *b)
+{
+    struct upload *u = (struct upload *)b;
+    u->is_all = true;
+    go_on(u);
+}
+
+static void
+on_gone(struct edge_blob *b)
+{
+    struct upload *u = (struct upload *)b;
+    u->is_all = true;
+    go_on(u);
+}
+
+static void
+on_free(struct edge_blob *b)
+{
+    struct upload *u = (struct upload *)b;
+    edge_tls_hash_end(&u->hash, NULL);
+    cq_buf_free(&u->part);
+}
+
+static const struct edge_blob_kind kind_transfer = {
+    on_body, on_body_end, NULL, on_gone, on_free, true,
+};
+static const struct edge_blob_kind kind_short = {.on_free = on_free};
+
+static void
+on_begun(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+{
+    (void)fields, (void)count;
+    struct upload *u = ctx;
+    if (err) {
+        edge_blob_fail(&u->b, err, detail);
+    } else {
+        u->is_transfer = true;
+        (void)cq_buf_reserve(&u->part, EDGE_BLOB_PART_BYTES);
+        go_on(u);
+    }
+    edge_blob_release(&u->b);
+}
+
+static void
+begin_transfer(struct upload *u)
+{
+    u->transfer = cq_random_u64() | 1;
+    if (u->checksum.size) {
+        u->hash = edge_tls_hash_new(u->checksum.hash);
+    }
+    const struct cq_blob_begin m = {u->b.user, u->b.id, u->transfer, u->offset,
+                                    u->checksum.size > 0};
+    const struct edge_blob_ask ask = {"blobd", CQ_BUS_BLOB_BEGIN, &cq_blob_begin_schema,
+                                      &m,      on_begun,          u};
+    int rc = edge_blob_ask(&u->b, &ask);
+    if (rc) {
+        edge_blob_fail(&u->b, rc, 0);
+    }
+}
+
+/* ---- header fields ---- */
+
+static bool
+is_data(const struct edge_head *h)
+{
+    return edge_head_is_caseless(edge_head_field(h, "content-type"),
+                                 "application/offset+octet-stream");
+}
+
+static void
+refuse_type(const struct edge_blob_request *rq)
+{
+    static const struct edge_blob_words w = {
+        415, "content_type", "data is sent as application/offset+octet-stream", NULL};
+    edge_blob_refuse_with(rq, &w);
+}
+
+/* Reads Upload-Checksum, if there is one. False: it was refused. */
+static bool
+take_checksum(const struct edge_blob_request *rq, struct edge_tus_checksum *c)
+{
+    *c = (struct edge_tus_checksum){.size = 0};
+    if (!edge_head_count(rq->head, "upload-checksum")) {
+        return true;
+    }
+    bool ok = !edge_tus_checksum(edge_head_field(rq->head, "upload-checksum"), c) &&
+              edge_tls_hash_size(c->hash) == c->size;
+    if (!ok) {
+        static const struct edge_blob_words w = {
+            400, "checksum_algorithm", "Upload-Checksum is sha1 or sha256 and its value in base64",
+            "tus-checksum-algorithm: sha1,sha256\r\n"};
+        edge_blob_refuse_with(rq, &w);
+    }
+    return ok;
+}
+
+/* ---- creation ---- */
+
+static void
+on_created(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+{
+    struct upload *u = ctx;
+    struct cq_blob_state m;
+    if (!err && cq_schema_read(&cq_blob_state_schema, fields, count, &m)) {
+        err = -CQ_E_INTERNAL;
+    }
+    if (err) {
+        edge_blob_fail(&u->b, err, detail);
+    } else {
+        u->expires_unix_ms = m.expires_unix_ms;
+        if (u->body_n) {
+            begin_transfer(u);
+        } else {
+            answer(u, m.offset);
+        }
+    }
+    edge_blob_release(&u->b);
+}
+
+void
+edge_blob_up_create(const struct edge_blob_request *rq)
+{
+    uint64_t length;
+    struct edge_tus_checksum checksum;
+    struct cq_view metadata = edge_head_field(rq->head, "upload-metadata");
+    bool ok = edge_head_number(edge_head_field(rq->head, "upload-length"), INT64_MAX, &length) &&
+              (!metadata.n || edge_tus_metadata_ok(metadata));
+    if (!ok) {
+        edge_blob_refuse(rq, CQ_E_BAD_ARG, 0);
+        return;
+    }
+    if (length > rq->edge->cfg->blob_max_bytes || rq->body_n > length) {
+        edge_blob_refuse(rq, CQ_E_TOO_BIG, 0);
+        return;
+    }
+    if (rq->body_n && !is_data(rq->head)) {
+        refuse_type(rq);
+        return;
+    }
+    if (!take_checksum(rq, &checksum)) {
+        return;
+    }
+    struct upload *u = edge_blob_new(rq, rq->body_n ? &kind_transfer : &kind_short, sizeof *u);
+    if (!u) {
+        return;
+    }
+    u->is_creation = true;
+    u->length = length;
+    u->body_n = rq->body_n;
+    u->checksum = checksum;
+    u->b.id = cq_random_id();
+    const struct cq_blob_create m = {u->b.user, u->b.id, length};
+    const struct edge_blob_ask ask = {"blobd", CQ_BUS_BLOB_CREATE, &cq_blob_create_schema,
+                                      &m,      on_created,         u};
+    int rc = edge_blob_ask(&u->b, &ask);
+    if (rc) {
+        edge_blob_fail(&u->b, rc, 0);
+    }
+}
+
+/* ---- PATCH ---- */
+
+/* How far the upload is: does the body fit there? */
+static void
+on_patch_state(struct upload *u, const struct cq_blob_state *m)
+{
+    u->length = m->length;
+    u->expires_unix_ms = m->expires_unix_ms;
+    if (!m->whole && m->expires_unix_ms < cq_now_unix_ms()) {
+        fail_expired(&u->b);
+    } else if (u->offset != m->offset) {
+        edge_blob_fail(&u->b, CQ_E_BLOB_OFFSET, m->offset);
+    } else if (u->body_n > m->length - m->offset) {
+        edge_blob_fail(&u->b, CQ_E_TOO_BIG, 0);
+    } else if (u->body_n) {
+        begin_transfer(u);
+    } else {
+        answer(u, m->offset);
+    }
+}
+
+static void
+on_patch_asked(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+{
+    struct upload *u = ctx;
+    struct cq_blob_state m;
+    if (!err && cq_schema_read(&cq_blob_state_schema, fields, count, &m)) {
+        err = -CQ_E_INTERNAL;
+    }
+    if (err) {
+        edge_blob_fail(&u->b, err, detail);
+    } else if (u->b.conn) {
+        on_patch_state(u, &m);
+    }
+    edge_blob_release(&u->b);
+}
+
+static int
+ask_ref(struct upload *u, uint8_t op, cq_bus_reply_fn *fn)
+{
+    const struct cq_blob_ref m = {u->b.user, u->b.id};
+    const struct edge_blob_ask ask = {"blobd", op, &cq_blob_ref_schema, &m, fn, u};
+    int rc = edge_blob_ask(&u->b, &ask);
+    if (rc) {
+        edge_blob_fail(&u->b, rc, 0);
+    }
+    return rc;
+}
+
+void
+edge_blob_up_patch(const struct edge_blob_request *rq)
+{
+    uint64_t offset;
+    struct edge_tus_checksum checksum;
+    if (!is_data(rq->head)) {
+        refuse_type(rq);
+        return;
+    }
+    if (!edge_head_number(edge_head_field(rq->head, "upload-offset"), INT64_MAX, &offset)) {
+        edge_blob_refuse(rq, CQ_E_BAD_ARG, 0);
+        return;
+    }
+    if (!take_checksum(rq, &checksum)) {
+        return;
+    }
+    struct upload *u = edge_blob_new(rq, &kind_transfer, sizeof *u);
+    if (!u) {
+        return;
+    }
+    u->offset = offset;
+    u->body_n = rq->body_n;
+    u->checksum = checksum;
+    (void)ask_ref(u, CQ_BUS_BLOB_STATE, on_patch_asked);
+}
+
+/* ---- HEAD, DELETE ---- */
+
+static void
+answer_state(struct upload *u, const struct cq_blob_state *m)
+{
+    char headers[HEADERS_MAX];
+    if (!m->whole && m->expires_unix_ms < cq_now_unix_ms()) {
+        fail_expired(&u->b);
+        return;
+    }
+    u->expires_unix_ms = m->expires_unix_ms;
+    size_t n = (size_t)snprintf(headers, sizeof headers,
+                                "upload-offset: %" PRIu64 "\r\nupload-length: %" PRIu64 "\r\n",
+                                m->offset, m->length);
+    (void)add_expires(u, m->whole, headers + n, sizeof headers - n);
+    const struct edge_net_reply r = {.status = 200, .headers = headers};
+    edge_blob_reply(&u->b, &r);
+}
+
+static void
+on_state(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+{
+    struct upload *u = ctx;
+    struct cq_blob_state m;
+    if (!err && cq_schema_read(&cq_blob_state_schema, fields, count, &m)) {
+        err = -CQ_E_INTERNAL;
+    }
+    if (err) {
+        edge_blob_fail(&u->b, err, detail);
+    } else {
+        answer_state(u, &m);
+    }
+    edge_blob_release(&u->b);
+}
+
+void
+edge_blob_up_state(const struct edge_blob_request *rq)
+{
+    struct upload *u = edge_blob_new(rq, &kind_short, sizeof *u);
+    if (u) {
+        (void)ask_ref(u, CQ_BUS_BLOB_STATE, on_state);
+    }
+}
+
+static void
+on_dropped(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+{
+    (void)fields, (void)count;
+    struct upload *u = ctx;
+    if (err) {
+        edge_blob_fail(&u->b, err, detail);
+    } else {
+        const struct edge_net_reply r = {.status = 204};
+        edge_blob_reply(&u->b, &r);
+    }
+    edge_blob_release(&u->b);
+}
+
+void
+edge_blob_up_drop(const struct edge_blob_request *rq)
+{
+    struct upload *u = edge_blob_new(rq, &kind_short, sizeof *u);
+    if (u) {
+        (void)ask_ref(u, CQ_BUS_BLOB_DROP, on_dropped);
+    }
+}
