@@ -133,7 +133,7 @@ run(struct blobd_job *job)
         return;
     }
     r->size = length - r->offset < r->size ? (size_t)(length - r->offset) : r->size;
-    r->data = malloc(r->size + 2 * (size_t)BLOBD_PIECE_SIZE);
+    r->data = malloc(r->size + 2 * (size_t)CQ_BLOBFILE_PIECE_SIZE);
     job->rc = r->data ? blobd_blob_read(r->blob, r->offset, r->size, r->data, &r->at) : -CQ_E_BUSY;
 }
 

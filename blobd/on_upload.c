@@ -101,7 +101,7 @@ run_create(struct blobd_ask *ask)
     if (rc) {
         return rc;
     }
-    const struct blobd_header *h = blobd_part_header(u->part);
+    const struct cq_blobfile_header *h = blobd_part_header(u->part);
     if (!cq_id_eq(&h->user, &ask->user) || h->length != ask->header.length) {
         return -CQ_E_NOT_FOUND;
     }
@@ -114,7 +114,7 @@ static int
 run_state(struct blobd_ask *ask)
 {
     const blobd_part_t *p = ask->upload->part;
-    bool is_open_end = blobd_part_header(p)->tentative_from != BLOBD_NOT_TENTATIVE;
+    bool is_open_end = blobd_part_header(p)->tentative_from != CQ_BLOBFILE_NOT_TENTATIVE;
     if (is_complete(p) && !is_open_end) {
         return finish(ask);
     }
@@ -390,13 +390,13 @@ blobd_on_create(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, 
     uint64_t now = cq_now_unix_ms();
     struct blobd_ask *ask = new_ask(BLOBD_ASK_CREATE, from, &m.user);
     ask->job.blobd = b;
-    ask->header = (struct blobd_header){
+    ask->header = (struct cq_blobfile_header){
         .id = m.id,
         .user = m.user,
         .length = m.length,
         .created_unix_ms = now,
         .expires_unix_ms = now + b->cfg->upload_life_s * 1000,
-        .tentative_from = BLOBD_NOT_TENTATIVE,
+        .tentative_from = CQ_BLOBFILE_NOT_TENTATIVE,
     };
     const struct cq_blob_reserve r = {m.user, m.id, m.length, ask->header.expires_unix_ms};
     const struct cq_bus_wait wait = {STORE_DEADLINE_MS, on_reserved, ask};

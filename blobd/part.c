@@ -17,7 +17,7 @@
 
 struct blobd_part {
     crypto_generichash_state piece; /* of the piece that offset lies in; first: it is aligned */
-    struct blobd_header header;
+    struct cq_blobfile_header header;
     uint64_t offset;
     uint8_t *hashes; /* of the full pieces before it, and room for the last */
     int fd;
@@ -26,14 +26,14 @@ struct blobd_part {
 static void
 begin_piece(blobd_part_t *p)
 {
-    (void)crypto_generichash_init(&p->piece, NULL, 0, BLOBD_PIECE_HASH_SIZE);
+    (void)crypto_generichash_init(&p->piece, NULL, 0, CQ_BLOBFILE_PIECE_HASH_SIZE);
 }
 
 static void
 end_piece(blobd_part_t *p, size_t number)
 {
-    (void)crypto_generichash_final(&p->piece, p->hashes + number * BLOBD_PIECE_HASH_SIZE,
-                                   BLOBD_PIECE_HASH_SIZE);
+    (void)crypto_generichash_final(&p->piece, p->hashes + number * CQ_BLOBFILE_PIECE_HASH_SIZE,
+                                   CQ_BLOBFILE_PIECE_HASH_SIZE);
     begin_piece(p);
 }
 
@@ -42,12 +42,12 @@ static void
 take(blobd_part_t *p, const uint8_t *data, size_t n)
 {
     while (n) {
-        size_t room = BLOBD_PIECE_SIZE - (size_t)(p->offset % BLOBD_PIECE_SIZE);
+        size_t room = CQ_BLOBFILE_PIECE_SIZE - (size_t)(p->offset % CQ_BLOBFILE_PIECE_SIZE);
         size_t part = n < room ? n : room;
         (void)crypto_generichash_update(&p->piece, data, part);
         p->offset += part;
-        if (p->offset % BLOBD_PIECE_SIZE == 0) {
-            end_piece(p, (size_t)(p->offset / BLOBD_PIECE_SIZE) - 1);
+        if (p->offset % CQ_BLOBFILE_PIECE_SIZE == 0) {
+            end_piece(p, (size_t)(p->offset / CQ_BLOBFILE_PIECE_SIZE) - 1);
         }
         data += part;
         n -= part;
@@ -55,12 +55,12 @@ take(blobd_part_t *p, const uint8_t *data, size_t n)
 }
 
 static blobd_part_t *
-new_part(int fd, const struct blobd_header *h)
+new_part(int fd, const struct cq_blobfile_header *h)
 {
     blobd_part_t *p = cq_alloc(sizeof *p);
     p->fd = fd;
     p->header = *h;
-    p->hashes = cq_alloc(blobd_format_trailer_size(h->length));
+    p->hashes = cq_alloc(cq_blobfile_trailer_size(h->length));
     begin_piece(p);
     return p;
 }
@@ -68,13 +68,13 @@ new_part(int fd, const struct blobd_header *h)
 static int
 write_header(const blobd_part_t *p)
 {
-    uint8_t bytes[BLOBD_HEADER_SIZE];
-    blobd_format_write_header(bytes, &p->header);
-    return blobd_volume_write_at(p->fd, bytes, sizeof bytes, 0);
+    uint8_t bytes[CQ_BLOBFILE_HEADER_SIZE];
+    cq_blobfile_write_header(bytes, &p->header);
+    return cq_blobfile_write_at(p->fd, bytes, sizeof bytes, 0);
 }
 
 int
-blobd_part_create(blobd_volume_t *v, const struct blobd_header *h, blobd_part_t **out)
+blobd_part_create(blobd_volume_t *v, const struct cq_blobfile_header *h, blobd_part_t **out)
 {
     char name[BLOBD_NAME_SIZE];
     *out = NULL;
@@ -88,7 +88,7 @@ blobd_part_create(blobd_volume_t *v, const struct blobd_header *h, blobd_part_t 
     }
     blobd_part_t *p = new_part(fd, h);
     p->header.synced = 0;
-    p->header.tentative_from = BLOBD_NOT_TENTATIVE;
+    p->header.tentative_from = CQ_BLOBFILE_NOT_TENTATIVE;
     int rc = write_header(p);
     if (!rc && fdatasync(fd)) {
         rc = blobd_volume_errno(errno);
@@ -106,9 +106,9 @@ blobd_part_create(blobd_volume_t *v, const struct blobd_header *h, blobd_part_t 
 
 /* Bytes of data that may be trusted of a file of this size. */
 static uint64_t
-trusted(const blobd_volume_t *v, const struct blobd_header *h, uint64_t file_size)
+trusted(const blobd_volume_t *v, const struct cq_blobfile_header *h, uint64_t file_size)
 {
-    uint64_t data = file_size > BLOBD_HEADER_SIZE ? file_size - BLOBD_HEADER_SIZE : 0;
+    uint64_t data = file_size > CQ_BLOBFILE_HEADER_SIZE ? file_size - CQ_BLOBFILE_HEADER_SIZE : 0;
     data = data < h->length ? data : h->length;
     data = data < h->tentative_from ? data : h->tentative_from;
     return v->is_same_boot || data < h->synced ? data : h->synced;
@@ -117,12 +117,12 @@ trusted(const blobd_volume_t *v, const struct blobd_header *h, uint64_t file_siz
 static int
 hash_file(blobd_part_t *p, uint64_t up_to)
 {
-    uint8_t *piece = cq_alloc(BLOBD_PIECE_SIZE);
+    uint8_t *piece = cq_alloc(CQ_BLOBFILE_PIECE_SIZE);
     int rc = 0;
     while (!rc && p->offset < up_to) {
         uint64_t left = up_to - p->offset;
-        size_t n = left < BLOBD_PIECE_SIZE ? (size_t)left : BLOBD_PIECE_SIZE;
-        rc = blobd_volume_read_at(p->fd, piece, n, BLOBD_HEADER_SIZE + p->offset);
+        size_t n = left < CQ_BLOBFILE_PIECE_SIZE ? (size_t)left : CQ_BLOBFILE_PIECE_SIZE;
+        rc = cq_blobfile_read_at(p->fd, piece, n, CQ_BLOBFILE_HEADER_SIZE + p->offset);
         if (!rc) {
             take(p, piece, n);
         }
@@ -135,12 +135,12 @@ hash_file(blobd_part_t *p, uint64_t up_to)
 static int
 go_back(blobd_part_t *p, uint64_t up_to)
 {
-    if (ftruncate(p->fd, (off_t)(BLOBD_HEADER_SIZE + up_to))) {
+    if (ftruncate(p->fd, (off_t)(CQ_BLOBFILE_HEADER_SIZE + up_to))) {
         return blobd_volume_errno(errno);
     }
-    p->header.tentative_from = BLOBD_NOT_TENTATIVE;
+    p->header.tentative_from = CQ_BLOBFILE_NOT_TENTATIVE;
     p->header.synced = p->header.synced < up_to ? p->header.synced : up_to;
-    p->offset = up_to - up_to % BLOBD_PIECE_SIZE;
+    p->offset = up_to - up_to % CQ_BLOBFILE_PIECE_SIZE;
     begin_piece(p);
     int rc = hash_file(p, up_to);
     return rc ? rc : write_header(p);
@@ -150,8 +150,8 @@ int
 blobd_part_open(blobd_volume_t *v, const struct cq_id *id, blobd_part_t **out)
 {
     char name[BLOBD_NAME_SIZE];
-    uint8_t bytes[BLOBD_HEADER_SIZE];
-    struct blobd_header h;
+    uint8_t bytes[CQ_BLOBFILE_HEADER_SIZE];
+    struct cq_blobfile_header h;
     struct stat st;
     *out = NULL;
     blobd_volume_part_name(name, id);
@@ -159,8 +159,8 @@ blobd_part_open(blobd_volume_t *v, const struct cq_id *id, blobd_part_t **out)
     if (fd < 0) {
         return blobd_volume_errno(errno);
     }
-    int rc = blobd_volume_read_at(fd, bytes, sizeof bytes, 0);
-    rc = rc ? rc : blobd_format_read_header(bytes, &h);
+    int rc = cq_blobfile_read_at(fd, bytes, sizeof bytes, 0);
+    rc = rc ? rc : cq_blobfile_read_header(bytes, &h);
     if (!rc && (!cq_id_eq(&h.id, id) || fstat(fd, &st))) {
         rc = -CQ_E_CORRUPT;
     }
@@ -192,7 +192,7 @@ blobd_part_close(blobd_part_t **p)
     }
 }
 
-const struct blobd_header *
+const struct cq_blobfile_header *
 blobd_part_header(const blobd_part_t *p)
 {
     return &p->header;
@@ -213,10 +213,10 @@ blobd_part_append(blobd_volume_t *v, blobd_part_t *p, const void *data, size_t n
     if (blobd_volume_room(v) < n) {
         return -CQ_E_NO_SPACE;
     }
-    int rc = blobd_volume_write_at(p->fd, data, n, BLOBD_HEADER_SIZE + p->offset);
+    int rc = cq_blobfile_write_at(p->fd, data, n, CQ_BLOBFILE_HEADER_SIZE + p->offset);
     if (rc) {
         /* Half of it may be there: the file's end is what a restart believes. */
-        (void)!ftruncate(p->fd, (off_t)(BLOBD_HEADER_SIZE + p->offset));
+        (void)!ftruncate(p->fd, (off_t)(CQ_BLOBFILE_HEADER_SIZE + p->offset));
         return rc;
     }
     take(p, data, n);
@@ -238,7 +238,7 @@ blobd_part_keep(blobd_part_t *p)
         return blobd_volume_errno(errno);
     }
     p->header.synced = p->offset;
-    p->header.tentative_from = BLOBD_NOT_TENTATIVE;
+    p->header.tentative_from = CQ_BLOBFILE_NOT_TENTATIVE;
     int rc = write_header(p);
     return rc || fdatasync(p->fd) == 0 ? rc : blobd_volume_errno(errno);
 }
@@ -246,7 +246,7 @@ blobd_part_keep(blobd_part_t *p)
 int
 blobd_part_cut(blobd_part_t *p)
 {
-    bool is_tentative = p->header.tentative_from != BLOBD_NOT_TENTATIVE;
+    bool is_tentative = p->header.tentative_from != CQ_BLOBFILE_NOT_TENTATIVE;
     return is_tentative ? go_back(p, p->header.tentative_from) : 0;
 }
 
@@ -254,18 +254,18 @@ blobd_part_cut(blobd_part_t *p)
 static int
 seal(blobd_part_t *p, uint8_t *root)
 {
-    size_t pieces = blobd_format_piece_count(p->header.length);
-    if (p->offset % BLOBD_PIECE_SIZE) {
+    size_t pieces = cq_blobfile_piece_count(p->header.length);
+    if (p->offset % CQ_BLOBFILE_PIECE_SIZE) {
         crypto_generichash_state open_piece = p->piece; /* it may have to be tried again */
         end_piece(p, pieces - 1);
         p->piece = open_piece;
     }
     p->header.synced = p->header.length;
-    p->header.tentative_from = BLOBD_NOT_TENTATIVE;
-    blobd_format_root(&p->header, p->hashes, root);
-    memcpy(p->hashes + pieces * BLOBD_PIECE_HASH_SIZE, root, CQ_BLOB_HASH_SIZE);
-    int rc = blobd_volume_write_at(p->fd, p->hashes, blobd_format_trailer_size(p->header.length),
-                                   BLOBD_HEADER_SIZE + p->header.length);
+    p->header.tentative_from = CQ_BLOBFILE_NOT_TENTATIVE;
+    cq_blobfile_root(&p->header, p->hashes, root);
+    memcpy(p->hashes + pieces * CQ_BLOBFILE_PIECE_HASH_SIZE, root, CQ_BLOB_HASH_SIZE);
+    int rc = cq_blobfile_write_at(p->fd, p->hashes, cq_blobfile_trailer_size(p->header.length),
+                                  CQ_BLOBFILE_HEADER_SIZE + p->header.length);
     /* The header says "all synced" only after it is: a restart believes it. */
     if (!rc && fdatasync(p->fd)) {
         rc = blobd_volume_errno(errno);

@@ -307,7 +307,7 @@ run_scrub(struct blobd_job *job)
     }
     uint64_t left = blobd_blob_header(blob)->length - j->offset;
     size_t n = left < SCRUB_STEP ? (size_t)left : SCRUB_STEP, at;
-    uint8_t *data = malloc(n + 2 * (size_t)BLOBD_PIECE_SIZE);
+    uint8_t *data = malloc(n + 2 * (size_t)CQ_BLOBFILE_PIECE_SIZE);
     job->rc = data ? blobd_blob_read(blob, j->offset, n, data, &at) : -CQ_E_BUSY;
     j->offset += n;
     j->is_end = n == left;

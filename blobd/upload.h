@@ -36,8 +36,8 @@ struct blobd_ask {
     enum blobd_ask_kind kind;
     struct blobd_upload *upload;
     struct cq_bus_from from;
-    struct blobd_header header; /* CREATE: what to make; then what is */
-    struct cq_id user;          /* who asks */
+    struct cq_blobfile_header header; /* CREATE: what to make; then what is */
+    struct cq_id user;                /* who asks */
     uint64_t transfer;
     uint64_t offset; /* in: expected; out: what it is */
     bool flag;       /* BEGIN: tentative; END: keep */

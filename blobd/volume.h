@@ -15,7 +15,7 @@
 
 #include <stdbool.h>
 
-#include "blobd/format.h"
+#include "common/rt/blobfile.h"
 
 typedef struct blobd_volume blobd_volume_t;
 typedef struct blobd_part blobd_part_t; /* an upload under way */
@@ -37,14 +37,14 @@ uint64_t blobd_volume_room(const blobd_volume_t *v);
 /* A new upload: its file is durable. h: id, user, length, times. 0; BAD_STATE (exists); NO_SPACE;
  * IO. */
 int blobd_part_create(blobd_volume_t *v,
-                      const struct blobd_header *h,
+                      const struct cq_blobfile_header *h,
                       blobd_part_t **out) CQ_MUST_CHECK;
 /* Opens one that is on disk. What may not be trusted is cut off: data behind an interrupted
  * tentative write, and after a restart of the machine what had not been synced. Reads all of its
  * data. 0; NOT_FOUND; CORRUPT; IO. */
 int blobd_part_open(blobd_volume_t *v, const struct cq_id *id, blobd_part_t **out) CQ_MUST_CHECK;
 void blobd_part_close(blobd_part_t **p);
-const struct blobd_header *blobd_part_header(const blobd_part_t *p);
+const struct cq_blobfile_header *blobd_part_header(const blobd_part_t *p);
 uint64_t blobd_part_offset(const blobd_part_t *p); /* bytes of data there are */
 /* Appends. 0; TOO_BIG (beyond the length); NO_SPACE, IO: the offset is as before. */
 int blobd_part_append(blobd_volume_t *v, blobd_part_t *p, const void *data, size_t n) CQ_MUST_CHECK;
@@ -65,7 +65,8 @@ int blobd_part_remove(blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
 /* 0; NOT_FOUND; CORRUPT; IO. */
 int blobd_blob_open(blobd_volume_t *v, const struct cq_id *id, blobd_blob_t **out) CQ_MUST_CHECK;
 void blobd_blob_close(blobd_blob_t **b);
-const struct blobd_header *blobd_blob_header(const blobd_blob_t *b);
+const struct cq_blobfile *blobd_blob_file(const blobd_blob_t *b);
+const struct cq_blobfile_header *blobd_blob_header(const blobd_blob_t *b);
 const uint8_t *blobd_blob_root(const blobd_blob_t *b); /* CQ_BLOB_HASH_SIZE bytes */
 /* n bytes from offset into out, which has room for n and two pieces more; *at: where in out they
  * begin. Every piece they lie in is checked. 0; BAD_ARG (beyond the end); CORRUPT; IO. From any

@@ -38,42 +38,6 @@ blobd_volume_errno(int err)
     }
 }
 
-int
-blobd_volume_read_at(int fd, void *out, size_t n, uint64_t offset)
-{
-    for (uint8_t *p = out; n;) {
-        ssize_t got = pread(fd, p, n, (off_t)offset);
-        if (got < 0 && errno == EINTR) {
-            continue;
-        }
-        if (got <= 0) {
-            return got == 0 ? -CQ_E_CORRUPT : -CQ_E_IO;
-        }
-        p += got;
-        n -= (size_t)got;
-        offset += (uint64_t)got;
-    }
-    return 0;
-}
-
-int
-blobd_volume_write_at(int fd, const void *data, size_t n, uint64_t offset)
-{
-    for (const uint8_t *p = data; n;) {
-        ssize_t put = pwrite(fd, p, n, (off_t)offset);
-        if (put < 0 && errno == EINTR) {
-            continue;
-        }
-        if (put < 0) {
-            return blobd_volume_errno(errno);
-        }
-        p += put;
-        n -= (size_t)put;
-        offset += (uint64_t)put;
-    }
-    return 0;
-}
-
 void
 blobd_volume_part_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id)
 {
@@ -154,7 +118,7 @@ note_boot(blobd_volume_t *v)
     int rc = 0;
     if (!v->is_same_boot) {
         rc = ftruncate(fd, 0) ? -CQ_E_IO : 0;
-        rc = rc || n <= 0 ? rc : blobd_volume_write_at(fd, now, (size_t)n, 0);
+        rc = rc || n <= 0 ? rc : cq_blobfile_write_at(fd, now, (size_t)n, 0);
     }
     (void)close(fd);
     return rc;

@@ -19,9 +19,6 @@ struct blobd_volume {
 
 /* The project's error for an errno. */
 int blobd_volume_errno(int err);
-/* All n bytes or an error; a file that is too short is CORRUPT. */
-int blobd_volume_read_at(int fd, void *out, size_t n, uint64_t offset) CQ_MUST_CHECK;
-int blobd_volume_write_at(int fd, const void *data, size_t n, uint64_t offset) CQ_MUST_CHECK;
 /* Names relative to the folder. */
 void blobd_volume_part_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id);
 void blobd_volume_blob_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id);

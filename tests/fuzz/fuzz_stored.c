@@ -8,9 +8,9 @@
 
 #include <sodium.h>
 
+#include "common/rt/blobfile.h"
 #include "common/rt/token.h"
 
-#include "blobd/format.h"
 #include "presence/redis_value.h"
 #include "store/account.h"
 #include "store/blob.h"
@@ -175,13 +175,13 @@ try_blob(struct cq_view row)
 static void
 try_blob_header(struct cq_view file)
 {
-    static uint8_t bytes[BLOBD_HEADER_SIZE];
-    struct blobd_header h;
+    static uint8_t bytes[CQ_BLOBFILE_HEADER_SIZE];
+    struct cq_blobfile_header h;
     memset(bytes, 0, sizeof bytes);
     memcpy(bytes, file.p, file.n < sizeof bytes ? file.n : sizeof bytes);
-    if (blobd_format_read_header(bytes, &h) == 0) {
-        must(h.length <= BLOBD_LENGTH_MAX && h.synced <= h.length);
-        (void)!blobd_format_check_trailer(&h, file);
+    if (cq_blobfile_read_header(bytes, &h) == 0) {
+        must(h.length <= CQ_BLOBFILE_LENGTH_MAX && h.synced <= h.length);
+        (void)!cq_blobfile_check_trailer(&h, file);
     }
 }
 

@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/rt/blobfile.h"
 #include "common/rt/token.h"
 #include "common/wire/pack.h"
 
-#include "blobd/format.h"
 #include "presence/redis_value.h"
 #include "store/account.h"
 #include "store/blob.h"
@@ -157,9 +157,10 @@ main(int argc, char **argv)
     const struct store_blob blob = {.state = STORE_BLOB_WHOLE, .length = 300, .references = 2};
     store_blob_write(&b, &blob);
     write_seeds(10, &b);
-    const struct blobd_header header = {.length = 300, .tentative_from = BLOBD_NOT_TENTATIVE};
-    blobd_format_write_header(cq_buf_reserve(&b, BLOBD_HEADER_SIZE), &header);
-    b.size = BLOBD_HEADER_SIZE;
+    const struct cq_blobfile_header header = {.length = 300,
+                                              .tentative_from = CQ_BLOBFILE_NOT_TENTATIVE};
+    cq_blobfile_write_header(cq_buf_reserve(&b, CQ_BLOBFILE_HEADER_SIZE), &header);
+    b.size = CQ_BLOBFILE_HEADER_SIZE;
     write_seeds(11, &b);
     cq_buf_free(&b);
     return EXIT_SUCCESS;

@@ -19,13 +19,13 @@
 #include "blobd/volume.h"
 
 enum {
-    SIZE = 2 * BLOBD_PIECE_SIZE + 1234
+    SIZE = 2 * CQ_BLOBFILE_PIECE_SIZE + 1234
 };
 
 struct world {
     char dir[64];
     blobd_volume_t *volume;
-    struct blobd_header header;
+    struct cq_blobfile_header header;
     uint8_t data[SIZE];
 };
 
@@ -43,11 +43,11 @@ set_up(void **state)
     (void)snprintf(w->dir, sizeof w->dir, "/tmp/chasqui-blobs-XXXXXX");
     assert_non_null(mkdtemp(w->dir));
     cq_random(w->data, sizeof w->data);
-    w->header = (struct blobd_header){.id = cq_random_id(),
-                                      .user = cq_random_id(),
-                                      .length = SIZE,
-                                      .created_unix_ms = 1,
-                                      .expires_unix_ms = 2};
+    w->header = (struct cq_blobfile_header){.id = cq_random_id(),
+                                            .user = cq_random_id(),
+                                            .length = SIZE,
+                                            .created_unix_ms = 1,
+                                            .expires_unix_ms = 2};
     open_volume(w);
     *state = w;
     return 0;
@@ -94,7 +94,7 @@ finish_and_check(struct world *w, blobd_part_t **p)
     blobd_blob_t *b;
     assert_int_equal(blobd_blob_open(w->volume, &w->header.id, &b), 0);
     assert_memory_equal(blobd_blob_root(b), root, sizeof root);
-    uint8_t *out = malloc(SIZE + 2 * (size_t)BLOBD_PIECE_SIZE);
+    uint8_t *out = malloc(SIZE + 2 * (size_t)CQ_BLOBFILE_PIECE_SIZE);
     assert_non_null(out);
     for (size_t offset = 0; offset < SIZE; offset += 9999) {
         size_t n = SIZE - offset < 20000 ? SIZE - offset : 20000, at;
@@ -166,7 +166,8 @@ the_machine_dies(void **state)
     path_of(w, path, sizeof path, true);
     int fd = open(path, O_WRONLY | O_CLOEXEC);
     static const uint8_t zeros[10000];
-    assert_int_equal(pwrite(fd, zeros, sizeof zeros, BLOBD_HEADER_SIZE + 70000), sizeof zeros);
+    assert_int_equal(pwrite(fd, zeros, sizeof zeros, CQ_BLOBFILE_HEADER_SIZE + 70000),
+                     sizeof zeros);
     assert_int_equal(close(fd), 0);
     open_volume(w);
     assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
@@ -180,23 +181,24 @@ tentative_data_is_void(void **state)
     struct world *w = *state;
     blobd_volume_close(&w->volume); /* a new folder trusts nothing: it does not know its boot */
     open_volume(w);
-    blobd_part_t *p = begin(w, BLOBD_PIECE_SIZE + 10);
+    blobd_part_t *p = begin(w, CQ_BLOBFILE_PIECE_SIZE + 10);
     assert_int_equal(blobd_part_begin_tentative(p), 0);
     assert_int_equal(blobd_part_append(w->volume, p, "wrong", 5), 0);
     assert_int_equal(blobd_part_cut(p), 0);
-    assert_int_equal(blobd_part_offset(p), BLOBD_PIECE_SIZE + 10);
+    assert_int_equal(blobd_part_offset(p), CQ_BLOBFILE_PIECE_SIZE + 10);
     assert_int_equal(blobd_part_begin_tentative(p), 0);
     assert_int_equal(blobd_part_append(w->volume, p, "wrong", 5), 0);
     blobd_part_close(&p); /* we die before anybody says whether it is right */
     assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
-    assert_int_equal(blobd_part_offset(p), BLOBD_PIECE_SIZE + 10);
+    assert_int_equal(blobd_part_offset(p), CQ_BLOBFILE_PIECE_SIZE + 10);
     assert_int_equal(blobd_part_begin_tentative(p), 0);
-    assert_int_equal(
-        blobd_part_append(w->volume, p, w->data + BLOBD_PIECE_SIZE + 10, BLOBD_PIECE_SIZE), 0);
+    assert_int_equal(blobd_part_append(w->volume, p, w->data + CQ_BLOBFILE_PIECE_SIZE + 10,
+                                       CQ_BLOBFILE_PIECE_SIZE),
+                     0);
     assert_int_equal(blobd_part_keep(p), 0);
     blobd_part_close(&p);
     assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
-    assert_int_equal(blobd_part_offset(p), 2 * BLOBD_PIECE_SIZE + 10);
+    assert_int_equal(blobd_part_offset(p), 2 * CQ_BLOBFILE_PIECE_SIZE + 10);
     finish_and_check(w, &p);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0 */
-#include "blobd/format.h"
+#include "common/rt/blobfile.h"
 
 #include <string.h>
 
@@ -44,9 +44,9 @@ hash_header(const uint8_t *header, uint8_t out[HEADER_HASH_SIZE])
 }
 
 void
-blobd_format_write_header(uint8_t out[BLOBD_HEADER_SIZE], const struct blobd_header *h)
+cq_blobfile_write_header(uint8_t out[CQ_BLOBFILE_HEADER_SIZE], const struct cq_blobfile_header *h)
 {
-    memset(out, 0, BLOBD_HEADER_SIZE);
+    memset(out, 0, CQ_BLOBFILE_HEADER_SIZE);
     memcpy(out, magic, sizeof magic);
     memcpy(out + AT_ID, h->id.b, CQ_ID_SIZE);
     memcpy(out + AT_USER, h->user.b, CQ_ID_SIZE);
@@ -59,7 +59,7 @@ blobd_format_write_header(uint8_t out[BLOBD_HEADER_SIZE], const struct blobd_hea
 }
 
 int
-blobd_format_read_header(const uint8_t in[BLOBD_HEADER_SIZE], struct blobd_header *h)
+cq_blobfile_read_header(const uint8_t in[CQ_BLOBFILE_HEADER_SIZE], struct cq_blobfile_header *h)
 {
     uint8_t hash[HEADER_HASH_SIZE];
     hash_header(in, hash);
@@ -73,27 +73,34 @@ blobd_format_read_header(const uint8_t in[BLOBD_HEADER_SIZE], struct blobd_heade
     h->expires_unix_ms = get_u64(in + AT_EXPIRES);
     h->synced = get_u64(in + AT_SYNCED);
     h->tentative_from = get_u64(in + AT_TENTATIVE);
-    bool is_sane = h->length <= BLOBD_LENGTH_MAX && h->synced <= h->length &&
-                   (h->tentative_from == BLOBD_NOT_TENTATIVE || h->tentative_from <= h->length);
+    bool is_sane =
+        h->length <= CQ_BLOBFILE_LENGTH_MAX && h->synced <= h->length &&
+        (h->tentative_from == CQ_BLOBFILE_NOT_TENTATIVE || h->tentative_from <= h->length);
     return is_sane ? 0 : -CQ_E_CORRUPT;
 }
 
 size_t
-blobd_format_piece_count(uint64_t length)
+cq_blobfile_piece_count(uint64_t length)
 {
-    return (size_t)((length + BLOBD_PIECE_SIZE - 1) / BLOBD_PIECE_SIZE);
+    return (size_t)((length + CQ_BLOBFILE_PIECE_SIZE - 1) / CQ_BLOBFILE_PIECE_SIZE);
 }
 
 size_t
-blobd_format_trailer_size(uint64_t length)
+cq_blobfile_trailer_size(uint64_t length)
 {
-    return blobd_format_piece_count(length) * BLOBD_PIECE_HASH_SIZE + CQ_BLOB_HASH_SIZE;
+    return cq_blobfile_piece_count(length) * CQ_BLOBFILE_PIECE_HASH_SIZE + CQ_BLOB_HASH_SIZE;
+}
+
+uint64_t
+cq_blobfile_size(uint64_t length)
+{
+    return CQ_BLOBFILE_HEADER_SIZE + length + cq_blobfile_trailer_size(length);
 }
 
 void
-blobd_format_root(const struct blobd_header *h,
-                  const uint8_t *hashes,
-                  uint8_t root[CQ_BLOB_HASH_SIZE])
+cq_blobfile_root(const struct cq_blobfile_header *h,
+                 const uint8_t *hashes,
+                 uint8_t root[CQ_BLOB_HASH_SIZE])
 {
     uint8_t length[8];
     crypto_generichash_state state;
@@ -102,18 +109,18 @@ blobd_format_root(const struct blobd_header *h,
     (void)crypto_generichash_update(&state, h->id.b, CQ_ID_SIZE);
     (void)crypto_generichash_update(&state, h->user.b, CQ_ID_SIZE);
     (void)crypto_generichash_update(&state, length, sizeof length);
-    (void)crypto_generichash_update(&state, hashes,
-                                    blobd_format_piece_count(h->length) * BLOBD_PIECE_HASH_SIZE);
+    (void)crypto_generichash_update(
+        &state, hashes, cq_blobfile_piece_count(h->length) * CQ_BLOBFILE_PIECE_HASH_SIZE);
     (void)crypto_generichash_final(&state, root, CQ_BLOB_HASH_SIZE);
 }
 
 int
-blobd_format_check_trailer(const struct blobd_header *h, struct cq_view trailer)
+cq_blobfile_check_trailer(const struct cq_blobfile_header *h, struct cq_view trailer)
 {
     uint8_t root[CQ_BLOB_HASH_SIZE];
-    if (trailer.n != blobd_format_trailer_size(h->length)) {
+    if (trailer.n != cq_blobfile_trailer_size(h->length)) {
         return -CQ_E_CORRUPT;
     }
-    blobd_format_root(h, trailer.p, root);
+    cq_blobfile_root(h, trailer.p, root);
     return memcmp(root, trailer.p + trailer.n - sizeof root, sizeof root) ? -CQ_E_CORRUPT : 0;
 }
