@@ -69,6 +69,15 @@ blobd_blob_read(const blobd_blob_t *b, uint64_t offset, size_t n, uint8_t *out, 
 }
 
 int
+blobd_blob_sync(blobd_volume_t *v, const struct cq_id *id)
+{
+    char name[BLOBD_NAME_SIZE];
+    blobd_volume_blob_name(name, id);
+    *strrchr(name, '/') = '\0';
+    return blobd_volume_sync_folder(v, name);
+}
+
+int
 blobd_blob_remove(blobd_volume_t *v, const struct cq_id *id)
 {
     char name[BLOBD_NAME_SIZE];
@@ -76,6 +85,5 @@ blobd_blob_remove(blobd_volume_t *v, const struct cq_id *id)
     if (unlinkat(v->dir_fd, name, 0)) {
         return errno == ENOENT ? 0 : blobd_volume_errno(errno);
     }
-    *strrchr(name, '/') = '\0';
-    return blobd_volume_sync_folder(v, name);
+    return blobd_blob_sync(v, id);
 }

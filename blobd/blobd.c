@@ -29,6 +29,7 @@ on_tick(void *ctx)
     blobd_upload_tidy(b->uploads);
     blobd_read_tidy(b->reads);
     blobd_sweep_tick(b->sweep);
+    blobd_scrub_tick(b->scrub);
 }
 
 static void
@@ -59,6 +60,7 @@ start(blobd_t *b)
     b->uploads = blobd_upload_table_new(b);
     b->reads = blobd_read_new(b);
     b->sweep = blobd_sweep_new(b);
+    b->scrub = blobd_scrub_new(b);
     const struct cq_bus_cfg bus = {
         .endpoint = b->cfg->broker,
         .name = b->cfg->name,
@@ -100,6 +102,7 @@ blobd_blobd_destroy(blobd_t **blobd)
     cq_timer_destroy(&b->tick);
     blobd_job_stop(b);
     cq_bus_destroy(&b->bus);
+    blobd_scrub_destroy(&b->scrub);
     blobd_sweep_destroy(&b->sweep);
     blobd_read_destroy(&b->reads);
     blobd_upload_table_destroy(&b->uploads);

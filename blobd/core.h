@@ -14,6 +14,7 @@
 struct blobd_uploads; /* upload.c */
 struct blobd_reads;   /* on_read.c */
 struct blobd_sweep;   /* sweep.c */
+struct blobd_scrub;   /* scrub.c */
 
 struct blobd {
     const struct blobd_cfg *cfg;
@@ -25,6 +26,7 @@ struct blobd {
     struct blobd_uploads *uploads;
     struct blobd_reads *reads;
     struct blobd_sweep *sweep;
+    struct blobd_scrub *scrub;
     bool is_stopping;
 };
 
@@ -78,11 +80,35 @@ void blobd_read_tidy(struct blobd_reads *r);
 void blobd_read_forget(struct blobd_reads *r, const struct cq_id *id);
 cq_bus_handler blobd_on_read;
 
-/* ---- what is on disk and should not be, or is damaged (sweep.c) ---- */
+/* ---- what is on disk and should not be (sweep.c) ---- */
 
 struct blobd_sweep *blobd_sweep_new(blobd_t *b);
 void blobd_sweep_destroy(struct blobd_sweep **s);
 void blobd_sweep_tick(struct blobd_sweep *s);
 cq_bus_handler blobd_on_collect;
+
+/* ---- what is damaged (scrub.c) ---- */
+
+enum {
+    BLOBD_CHECK_RATE = 8 << 20 /* bytes a second that are checked for others if scrubbing is off */
+};
+
+struct blobd_scrub *blobd_scrub_new(blobd_t *b);
+void blobd_scrub_destroy(struct blobd_scrub **s);
+void blobd_scrub_tick(struct blobd_scrub *s);
+/* May so many bytes be read for a check in this second? Then they are off its budget. */
+bool blobd_scrub_take(struct blobd_scrub *s, uint64_t bytes);
+
+/* In: id, offset, size (0: only header and trailer are looked at). Out: length, root, and size:
+ * what was checked. Disk thread. 0; NOT_FOUND; CORRUPT; IO; BUSY. */
+struct blobd_scrub_piece {
+    struct cq_id id;
+    uint64_t offset, length;
+    size_t size;
+    uint8_t root[CQ_BLOB_HASH_SIZE];
+};
+int blobd_scrub_read(blobd_volume_t *v, struct blobd_scrub_piece *p) CQ_MUST_CHECK;
+/* Counts and logs it. Loop thread. */
+void blobd_scrub_damaged(const struct cq_id *id, int rc);
 
 #endif

@@ -158,11 +158,16 @@ static void
 answer(struct read_job *r)
 {
     cq_bus_t *bus = r->job.blobd->bus;
-    if (r->job.rc == -CQ_E_CORRUPT) {
-        char hex[CQ_ID_HEX_SIZE];
+    char hex[CQ_ID_HEX_SIZE];
+    if (r->job.rc == -CQ_E_CORRUPT || r->job.rc == -CQ_E_IO) {
         blobd_stats.damaged_total++;
-        CQ_LOG(ERROR, "BLOBD-READ-DAMAGED", "blob=%s offset=%llu", cq_id_hex(&r->id, hex),
-               (unsigned long long)r->offset);
+        CQ_LOG(ERROR, "BLOBD-READ-DAMAGED", "blob=%s offset=%llu err=%s", cq_id_hex(&r->id, hex),
+               (unsigned long long)r->offset, cq_err_name(r->job.rc));
+    }
+    /* Edges ask the store first: it was collected at this moment, or the file is lost. */
+    if (r->job.rc == -CQ_E_NOT_FOUND) {
+        blobd_stats.missing_total++;
+        CQ_LOG(WARN, "BLOBD-READ-MISSING", "blob=%s", cq_id_hex(&r->id, hex));
     }
     if (r->job.rc) {
         cq_bus_reply_err(bus, &r->from, r->job.rc, 0);

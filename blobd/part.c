@@ -21,6 +21,7 @@ struct blobd_part {
     uint64_t offset;
     uint8_t *hashes; /* of the full pieces before it, and room for the last */
     int fd;
+    bool is_broken; /* the disk took neither the data nor its being cut off */
 };
 
 static void
@@ -84,7 +85,7 @@ blobd_part_create(blobd_volume_t *v, const struct cq_blobfile_header *h, blobd_p
     blobd_volume_part_name(name, &h->id);
     int fd = openat(v->dir_fd, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) {
-        return blobd_volume_errno(errno);
+        return blobd_volume_change_errno(errno);
     }
     blobd_part_t *p = new_part(fd, h);
     p->header.synced = 0;
@@ -146,31 +147,91 @@ go_back(blobd_part_t *p, uint64_t up_to)
     return rc ? rc : write_header(p);
 }
 
-int
-blobd_part_open(blobd_volume_t *v, const struct cq_id *id, blobd_part_t **out)
+/* A sync that failed has perhaps lost what was to be written, and the next one says nothing of it:
+ * what no sync before has brought to the disk is void, and sent again. */
+static int
+forget_unsynced(blobd_part_t *p, int err)
+{
+    int rc = blobd_volume_errno(err);
+    p->is_broken = go_back(p, p->header.synced) != 0;
+    return rc;
+}
+
+/* What was broken by the disk is put in order before anything else. */
+static int
+mend(blobd_part_t *p)
+{
+    int rc = p->is_broken ? go_back(p, p->header.synced) : 0;
+    p->is_broken = rc != 0;
+    return rc;
+}
+
+static int
+sync_part(blobd_part_t *p)
+{
+    return fdatasync(p->fd) == 0 ? 0 : forget_unsynced(p, errno);
+}
+
+/* Opens the file of an upload and reads its header. */
+static int
+open_file(blobd_volume_t *v, const struct cq_id *id, struct cq_blobfile_header *h, int *fd)
 {
     char name[BLOBD_NAME_SIZE];
     uint8_t bytes[CQ_BLOBFILE_HEADER_SIZE];
-    struct cq_blobfile_header h;
-    struct stat st;
-    *out = NULL;
     blobd_volume_part_name(name, id);
-    int fd = openat(v->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0) {
+    *fd = openat(v->dir_fd, name, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (*fd < 0) {
         return blobd_volume_errno(errno);
     }
-    int rc = cq_blobfile_read_at(fd, bytes, sizeof bytes, 0);
-    rc = rc ? rc : cq_blobfile_read_header(bytes, &h);
-    if (!rc && (!cq_id_eq(&h.id, id) || fstat(fd, &st))) {
-        rc = -CQ_E_CORRUPT;
-    }
+    int rc = cq_blobfile_read_at(*fd, bytes, sizeof bytes, 0);
+    rc = rc ? rc : cq_blobfile_read_header(bytes, h);
+    rc = rc || cq_id_eq(&h->id, id) ? rc : -CQ_E_CORRUPT;
     if (rc) {
-        (void)close(fd);
+        (void)close(*fd);
+    }
+    return rc;
+}
+
+int
+blobd_part_settle(blobd_volume_t *v, const struct cq_id *id)
+{
+    uint8_t bytes[CQ_BLOBFILE_HEADER_SIZE];
+    struct cq_blobfile_header h;
+    struct stat st;
+    int fd;
+    int rc = open_file(v, id, &h, &fd);
+    if (rc) {
+        return rc == -CQ_E_CORRUPT ? 0 : rc; /* whoever asks for it is told */
+    }
+    rc = fstat(fd, &st) ? -CQ_E_IO : 0;
+    uint64_t good = rc ? 0 : trusted(v, &h, (uint64_t)st.st_size);
+    if (!rc && ftruncate(fd, (off_t)(CQ_BLOBFILE_HEADER_SIZE + good))) {
+        rc = blobd_volume_errno(errno);
+    }
+    h.tentative_from = CQ_BLOBFILE_NOT_TENTATIVE;
+    h.synced = good;
+    cq_blobfile_write_header(bytes, &h);
+    rc = rc ? rc : cq_blobfile_write_at(fd, bytes, sizeof bytes, 0);
+    rc = rc || fsync(fd) == 0 ? rc : blobd_volume_errno(errno);
+    (void)close(fd);
+    return rc;
+}
+
+int
+blobd_part_open(blobd_volume_t *v, const struct cq_id *id, blobd_part_t **out)
+{
+    struct cq_blobfile_header h;
+    struct stat st;
+    int fd;
+    *out = NULL;
+    int rc = open_file(v, id, &h, &fd);
+    if (rc) {
         return rc;
     }
     blobd_part_t *p = new_part(fd, &h);
-    uint64_t good = trusted(v, &h, (uint64_t)st.st_size);
-    rc = hash_file(p, good);
+    rc = fstat(fd, &st) ? -CQ_E_IO : 0;
+    uint64_t good = rc ? 0 : trusted(v, &h, (uint64_t)st.st_size);
+    rc = rc ? rc : hash_file(p, good);
     if (!rc) {
         rc = go_back(p, good);
     }
@@ -213,7 +274,11 @@ blobd_part_append(blobd_volume_t *v, blobd_part_t *p, const void *data, size_t n
     if (blobd_volume_room(v) < n) {
         return -CQ_E_NO_SPACE;
     }
-    int rc = cq_blobfile_write_at(p->fd, data, n, CQ_BLOBFILE_HEADER_SIZE + p->offset);
+    int rc = mend(p);
+    if (rc) {
+        return rc;
+    }
+    rc = cq_blobfile_write_at(p->fd, data, n, CQ_BLOBFILE_HEADER_SIZE + p->offset);
     if (rc) {
         /* Half of it may be there: the file's end is what a restart believes. */
         (void)!ftruncate(p->fd, (off_t)(CQ_BLOBFILE_HEADER_SIZE + p->offset));
@@ -226,28 +291,32 @@ blobd_part_append(blobd_volume_t *v, blobd_part_t *p, const void *data, size_t n
 int
 blobd_part_begin_tentative(blobd_part_t *p)
 {
+    int rc = mend(p);
     p->header.tentative_from = p->offset;
-    int rc = write_header(p);
-    return rc || fdatasync(p->fd) == 0 ? rc : blobd_volume_errno(errno);
+    rc = rc ? rc : write_header(p);
+    return rc ? rc : sync_part(p);
 }
 
 int
 blobd_part_keep(blobd_part_t *p)
 {
-    if (fdatasync(p->fd)) {
-        return blobd_volume_errno(errno);
+    int rc = mend(p);
+    rc = rc ? rc : sync_part(p);
+    if (rc) {
+        return rc;
     }
     p->header.synced = p->offset;
     p->header.tentative_from = CQ_BLOBFILE_NOT_TENTATIVE;
-    int rc = write_header(p);
-    return rc || fdatasync(p->fd) == 0 ? rc : blobd_volume_errno(errno);
+    rc = write_header(p);
+    return rc ? rc : sync_part(p);
 }
 
 int
 blobd_part_cut(blobd_part_t *p)
 {
     bool is_tentative = p->header.tentative_from != CQ_BLOBFILE_NOT_TENTATIVE;
-    return is_tentative ? go_back(p, p->header.tentative_from) : 0;
+    int rc = mend(p);
+    return rc ? rc : is_tentative ? go_back(p, p->header.tentative_from) : 0;
 }
 
 /* Header as of a complete blob, trailer, sync. */
@@ -260,21 +329,19 @@ seal(blobd_part_t *p, uint8_t *root)
         end_piece(p, pieces - 1);
         p->piece = open_piece;
     }
-    p->header.synced = p->header.length;
-    p->header.tentative_from = CQ_BLOBFILE_NOT_TENTATIVE;
     cq_blobfile_root(&p->header, p->hashes, root);
     memcpy(p->hashes + pieces * CQ_BLOBFILE_PIECE_HASH_SIZE, root, CQ_BLOB_HASH_SIZE);
     int rc = cq_blobfile_write_at(p->fd, p->hashes, cq_blobfile_trailer_size(p->header.length),
                                   CQ_BLOBFILE_HEADER_SIZE + p->header.length);
     /* The header says "all synced" only after it is: a restart believes it. */
-    if (!rc && fdatasync(p->fd)) {
-        rc = blobd_volume_errno(errno);
+    rc = rc ? rc : sync_part(p);
+    if (rc) {
+        return rc;
     }
-    rc = rc ? rc : write_header(p);
-    if (!rc && fsync(p->fd)) {
-        rc = blobd_volume_errno(errno);
-    }
-    return rc;
+    p->header.synced = p->header.length;
+    p->header.tentative_from = CQ_BLOBFILE_NOT_TENTATIVE;
+    rc = write_header(p);
+    return rc || fsync(p->fd) == 0 ? rc : blobd_volume_errno(errno);
 }
 
 int
@@ -282,10 +349,11 @@ blobd_part_finish(blobd_volume_t *v, blobd_part_t **part, uint8_t *root)
 {
     blobd_part_t *p = *part;
     char from[BLOBD_NAME_SIZE], to[BLOBD_NAME_SIZE];
-    if (p->offset != p->header.length) {
-        return -CQ_E_BAD_STATE;
+    int rc = mend(p);
+    if (rc || p->offset != p->header.length) {
+        return rc ? rc : -CQ_E_BAD_STATE;
     }
-    int rc = seal(p, root);
+    rc = seal(p, root);
     rc = rc ? rc : blobd_volume_make_folder(v, &p->header.id);
     if (rc) {
         return rc;
@@ -293,7 +361,7 @@ blobd_part_finish(blobd_volume_t *v, blobd_part_t **part, uint8_t *root)
     blobd_volume_part_name(from, &p->header.id);
     blobd_volume_blob_name(to, &p->header.id);
     if (renameat(v->dir_fd, from, v->dir_fd, to)) {
-        return blobd_volume_errno(errno);
+        return blobd_volume_change_errno(errno);
     }
     blobd_part_close(part);
     *strrchr(to, '/') = '\0';

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Walks over everything on disk, again and again: removes what the store does not know, finishes
- * what it takes for unfinished, and reads the rest to find damage before a user does.
+ * Walks over everything on disk, again and again, the first time at the start: removes what the
+ * store does not know, finishes what it takes for unfinished, and counts.
  *
  * A file without a row in the store is an orphan: uploads are reserved there before they exist
- * here. Orphans come from uploads that expired and from a store restored from an older backup; they
- * live for a grace period, counted from when the file was last written.
+ * here. An upload that the store does not know has expired. A blob that it does not know comes from
+ * before a restore of an older backup, or the store has been started with another database by
+ * mistake: it lives for a grace period, counted from when a walk first finds it unknown, which is
+ * noted on disk; whoever puts the right database back in time has lost nothing.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +20,8 @@
 
 enum {
     STORE_DEADLINE_MS = 8000,
-    SCRUB_STEP = 1 << 20,
-    UPLOADS_FOLDER = BLOBD_FOLDERS /* the last stop of a walk */
+    UPLOADS_FOLDER = BLOBD_FOLDERS, /* the last stops of a walk */
+    ORPHANS_FOLDER,
 };
 
 enum phase {
@@ -27,7 +29,7 @@ enum phase {
     PHASE_LIST,
     PHASE_ASK,
     PHASE_REMOVE,
-    PHASE_SCRUB
+    PHASE_NEXT
 };
 
 struct blobd_sweep {
@@ -36,22 +38,21 @@ struct blobd_sweep {
     bool is_waiting; /* for a job or an answer */
     unsigned folder;
     uint64_t rest_until_mono_ms;
-    uint64_t budget_bytes; /* of scrubbing in this second */
-    struct cq_id *ids;     /* of this folder */
+    struct cq_id *ids; /* of this folder */
     size_t id_count, id_room;
-    size_t asked; /* ids the store was asked about */
-    size_t scrubbed;
+    size_t asked;       /* ids the store was asked about */
+    size_t asked_first; /* of the last question */
+    bool is_answered;
     struct cq_id *orphans;
     size_t orphan_count;
+    uint64_t count, bytes; /* of this walk */
 };
 
 struct sweep_job {
     struct blobd_job job; /* first */
     struct blobd_sweep *sweep;
-    struct cq_id id;
-    uint64_t offset; /* of scrubbing */
     size_t removed;
-    bool is_end;
+    uint64_t removed_bytes;
     struct cq_id *ids;
     size_t id_count;
     struct cq_bus_from from;
@@ -64,7 +65,6 @@ blobd_sweep_new(blobd_t *b)
 {
     struct blobd_sweep *s = cq_alloc(sizeof *s);
     s->blobd = b;
-    s->rest_until_mono_ms = cq_now_mono_ms() + 1000 * b->cfg->sweep_s;
     return s;
 }
 
@@ -117,9 +117,21 @@ static void
 run_list(struct blobd_job *job)
 {
     struct blobd_sweep *s = ((struct sweep_job *)job)->sweep;
-    job->rc = s->folder == UPLOADS_FOLDER
-                  ? blobd_volume_each_part(job->blobd->volume, add_id, s)
-                  : blobd_volume_each_blob(job->blobd->volume, s->folder, add_id, s);
+    blobd_volume_t *v = job->blobd->volume;
+    switch (s->folder) {
+    case UPLOADS_FOLDER:
+        job->rc = blobd_volume_each_part(v, add_id, s);
+        return;
+    case ORPHANS_FOLDER:
+        job->rc = blobd_volume_each_orphan(v, add_id, s);
+        return;
+    default:
+        job->rc = blobd_volume_each_blob(v, s->folder, add_id, s);
+    }
+    for (size_t i = 0; i < s->id_count; i++) {
+        s->bytes += blobd_volume_look(v, &s->ids[i], false).bytes;
+    }
+    s->count += s->id_count;
 }
 
 static void
@@ -127,8 +139,11 @@ done_list(struct blobd_job *job)
 {
     struct blobd_sweep *s = ((struct sweep_job *)job)->sweep;
     bool goes_on = take_back(job);
+    if (job->rc && goes_on) {
+        CQ_LOG(ERROR, "BLOBD-SWEEP-LIST", "folder=%03x err=%s", s->folder, cq_err_name(job->rc));
+    }
     free(job);
-    s->phase = s->id_count ? PHASE_ASK : PHASE_SCRUB;
+    s->phase = s->id_count ? PHASE_ASK : PHASE_NEXT;
     if (goes_on) {
         step(s);
     }
@@ -157,6 +172,7 @@ run_look(struct blobd_job *job)
     blobd_blob_t *blob;
     job->rc = blobd_blob_open(job->blobd->volume, &j->id, &blob);
     if (!job->rc) {
+        job->rc = blobd_blob_sync(job->blobd->volume, &j->id);
         j->user = blobd_blob_header(blob)->user;
         j->length = blobd_blob_header(blob)->length;
         memcpy(j->root, blobd_blob_root(blob), sizeof j->root);
@@ -178,7 +194,7 @@ done_look(struct blobd_job *job)
 static void
 finish(struct blobd_sweep *s, const struct cq_id *id)
 {
-    if (s->folder == UPLOADS_FOLDER) {
+    if (s->folder >= UPLOADS_FOLDER) {
         return; /* an upload under way: nothing to say yet */
     }
     struct finish_job *j = cq_alloc(sizeof *j);
@@ -226,6 +242,7 @@ on_unknown(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t coun
         CQ_LOG(INFO, "BLOBD-SWEEP-LATER", "err=%s", cq_err_name(err));
         s->orphan_count = 0;
     }
+    s->is_answered = !err;
     s->phase = PHASE_REMOVE;
     step(s);
 }
@@ -235,6 +252,7 @@ ask_store(struct blobd_sweep *s)
 {
     cq_buf_t list = {0};
     size_t count = 0;
+    s->asked_first = s->asked;
     for (; s->asked < s->id_count && count < CQ_BLOB_LIST_MAX; s->asked++, count++) {
         cq_pack_id(&list, &s->ids[s->asked]);
     }
@@ -246,26 +264,86 @@ ask_store(struct blobd_sweep *s)
     cq_buf_free(&list);
     if (rc) {
         s->is_waiting = false;
-        s->phase = PHASE_SCRUB;
+        s->phase = PHASE_NEXT;
     }
 }
 
 /* ---- remove orphans ---- */
 
 static void
+remove_part(struct sweep_job *j, const struct cq_id *id)
+{
+    blobd_volume_t *v = j->job.blobd->volume;
+    if (blobd_volume_look(v, id, true).age_s >= j->job.blobd->cfg->orphan_grace_s) {
+        j->removed += !blobd_part_remove(v, id);
+    }
+}
+
+static void
+remove_blob(struct sweep_job *j, const struct cq_id *id)
+{
+    blobd_volume_t *v = j->job.blobd->volume;
+    if (blobd_volume_orphan(v, id) < j->job.blobd->cfg->orphan_grace_s) {
+        return;
+    }
+    uint64_t bytes = blobd_volume_look(v, id, false).bytes;
+    if (!blobd_blob_remove(v, id)) {
+        blobd_volume_orphan_forget(v, id);
+        j->removed++;
+        j->removed_bytes += bytes;
+    }
+}
+
+static bool
+is_orphan(const struct blobd_sweep *s, const struct cq_id *id)
+{
+    for (size_t i = 0; i < s->orphan_count; i++) {
+        if (cq_id_eq(&s->orphans[i], id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Notes of blobs that the store knows by now, or that are gone. */
+static void
+forget_notes(struct blobd_sweep *s, blobd_volume_t *v)
+{
+    for (size_t i = s->asked_first; s->is_answered && i < s->asked; i++) {
+        bool is_there = blobd_volume_look(v, &s->ids[i], false).bytes > 0;
+        if (!is_there || !is_orphan(s, &s->ids[i])) {
+            blobd_volume_orphan_forget(v, &s->ids[i]);
+        }
+    }
+}
+
+static void
 run_remove(struct blobd_job *job)
 {
     struct sweep_job *j = (struct sweep_job *)job;
     struct blobd_sweep *s = j->sweep;
-    uint64_t grace_s = job->blobd->cfg->orphan_grace_s;
+    if (s->folder == ORPHANS_FOLDER) {
+        forget_notes(s, job->blobd->volume);
+        return;
+    }
     for (size_t i = 0; i < s->orphan_count; i++) {
-        bool is_part = s->folder == UPLOADS_FOLDER;
-        if (blobd_volume_age_s(job->blobd->volume, &s->orphans[i], is_part) < grace_s) {
-            continue;
-        }
-        int rc = is_part ? blobd_part_remove(job->blobd->volume, &s->orphans[i])
-                         : blobd_blob_remove(job->blobd->volume, &s->orphans[i]);
-        j->removed += !rc;
+        s->folder == UPLOADS_FOLDER ? remove_part(j, &s->orphans[i])
+                                    : remove_blob(j, &s->orphans[i]);
+    }
+}
+
+static void
+count_removed(const struct sweep_job *j)
+{
+    const struct blobd_sweep *s = j->sweep;
+    bool is_uploads = s->folder == UPLOADS_FOLDER;
+    is_uploads ? (blobd_stats.expired_total += j->removed)
+               : (blobd_stats.orphans_total += j->removed);
+    if (!is_uploads) {
+        blobd_stats_blobs(-(int64_t)j->removed, -(int64_t)j->removed_bytes);
+    }
+    if (j->removed) {
+        CQ_LOG(INFO, "BLOBD-SWEEP-ORPHANS", "removed=%zu uploads=%d", j->removed, is_uploads);
     }
 }
 
@@ -275,101 +353,40 @@ done_remove(struct blobd_job *job)
     struct sweep_job *j = (struct sweep_job *)job;
     struct blobd_sweep *s = j->sweep;
     bool goes_on = take_back(job);
-    for (size_t i = 0; i < s->orphan_count; i++) {
+    for (size_t i = 0; s->folder < UPLOADS_FOLDER && i < s->orphan_count; i++) {
         blobd_read_forget(job->blobd->reads, &s->orphans[i]);
     }
-    s->folder == UPLOADS_FOLDER ? (blobd_stats.expired_total += j->removed)
-                                : (blobd_stats.orphans_total += j->removed);
-    if (j->removed) {
-        CQ_LOG(INFO, "BLOBD-SWEEP-ORPHANS", "removed=%zu uploads=%d", j->removed,
-               s->folder == UPLOADS_FOLDER);
-    }
+    count_removed(j);
     free(job);
     free(s->orphans);
     s->orphans = NULL;
     s->orphan_count = 0;
-    s->phase = s->asked < s->id_count ? PHASE_ASK : PHASE_SCRUB;
+    s->phase = s->asked < s->id_count ? PHASE_ASK : PHASE_NEXT;
     if (goes_on) {
         step(s);
     }
-}
-
-/* ---- scrub ---- */
-
-static void
-run_scrub(struct blobd_job *job)
-{
-    struct sweep_job *j = (struct sweep_job *)job;
-    blobd_blob_t *blob;
-    job->rc = blobd_blob_open(job->blobd->volume, &j->id, &blob);
-    if (job->rc) {
-        return;
-    }
-    uint64_t left = blobd_blob_header(blob)->length - j->offset;
-    size_t n = left < SCRUB_STEP ? (size_t)left : SCRUB_STEP, at;
-    uint8_t *data = malloc(n + 2 * (size_t)CQ_BLOBFILE_PIECE_SIZE);
-    job->rc = data ? blobd_blob_read(blob, j->offset, n, data, &at) : -CQ_E_BUSY;
-    j->offset += n;
-    j->is_end = n == left;
-    free(data);
-    blobd_blob_close(&blob);
-}
-
-static void
-done_scrub(struct blobd_job *job)
-{
-    struct sweep_job *j = (struct sweep_job *)job;
-    struct blobd_sweep *s = j->sweep;
-    bool goes_on = take_back(job);
-    if (job->rc == -CQ_E_CORRUPT) {
-        char hex[CQ_ID_HEX_SIZE];
-        blobd_stats.damaged_total++;
-        CQ_LOG(ERROR, "BLOBD-SCRUB-DAMAGED", "blob=%s hint=%s", cq_id_hex(&j->id, hex),
-               "\"restore this file from a backup\"");
-    }
-    blobd_stats.scrubbed_total += SCRUB_STEP;
-    s->budget_bytes -= s->budget_bytes < SCRUB_STEP ? s->budget_bytes : SCRUB_STEP;
-    if (job->rc || j->is_end) {
-        s->scrubbed++;
-        free(job);
-    } else if (goes_on) {
-        struct sweep_job again = *j;
-        free(job);
-        start(s, run_scrub, done_scrub, &again);
-        return;
-    } else {
-        free(job);
-    }
-    if (goes_on) {
-        step(s);
-    }
-}
-
-/* True if a job was started or the budget is used up. */
-static bool
-scrub(struct blobd_sweep *s)
-{
-    bool is_on = s->blobd->cfg->scrub_bytes_per_s > 0 && s->folder != UPLOADS_FOLDER;
-    if (!is_on || s->scrubbed >= s->id_count) {
-        return false;
-    }
-    if (s->budget_bytes) {
-        const struct sweep_job j = {.id = s->ids[s->scrubbed]};
-        start(s, run_scrub, done_scrub, &j);
-    }
-    return true;
 }
 
 /* ---- the walk ---- */
 
 static void
+end_walk(struct blobd_sweep *s)
+{
+    s->folder = 0;
+    s->phase = PHASE_REST;
+    s->rest_until_mono_ms = cq_now_mono_ms() + 1000 * s->blobd->cfg->sweep_s;
+    blobd_stats.blobs = s->count;
+    blobd_stats.blob_bytes = s->bytes;
+    blobd_stats.is_counted = 1;
+    s->count = s->bytes = 0;
+}
+
+static void
 next_folder(struct blobd_sweep *s)
 {
-    s->id_count = s->asked = s->scrubbed = 0;
-    if (s->folder == UPLOADS_FOLDER) {
-        s->folder = 0;
-        s->phase = PHASE_REST;
-        s->rest_until_mono_ms = cq_now_mono_ms() + 1000 * s->blobd->cfg->sweep_s;
+    s->id_count = s->asked = 0;
+    if (s->folder == ORPHANS_FOLDER) {
+        end_walk(s);
         return;
     }
     s->folder++;
@@ -397,10 +414,8 @@ step(struct blobd_sweep *s)
     case PHASE_REMOVE:
         start(s, run_remove, done_remove, &j);
         break;
-    case PHASE_SCRUB:
-        if (!scrub(s)) {
-            next_folder(s);
-        }
+    case PHASE_NEXT:
+        next_folder(s);
         break;
     }
 }
@@ -408,7 +423,6 @@ step(struct blobd_sweep *s)
 void
 blobd_sweep_tick(struct blobd_sweep *s)
 {
-    s->budget_bytes = s->blobd->cfg->scrub_bytes_per_s;
     if (!s->is_waiting) {
         step(s);
     }
@@ -421,7 +435,10 @@ run_collect(struct blobd_job *job)
 {
     struct sweep_job *j = (struct sweep_job *)job;
     for (size_t i = 0; i < j->id_count && !job->rc; i++) {
+        uint64_t bytes = blobd_volume_look(job->blobd->volume, &j->ids[i], false).bytes;
         job->rc = blobd_blob_remove(job->blobd->volume, &j->ids[i]);
+        j->removed += !job->rc && bytes > 0;
+        j->removed_bytes += job->rc ? 0 : bytes;
     }
 }
 
@@ -433,6 +450,7 @@ done_collect(struct blobd_job *job)
     for (size_t i = 0; i < j->id_count; i++) {
         blobd_read_forget(job->blobd->reads, &j->ids[i]);
     }
+    blobd_stats_blobs(-(int64_t)j->removed, -(int64_t)j->removed_bytes);
     if (job->rc) {
         cq_bus_reply_err(bus, &j->from, job->rc, 0);
     } else {

@@ -4,6 +4,8 @@
  *
  *   DIR/lock                one process per folder
  *   DIR/boot                the machine's boot in which we last ran
+ *   DIR/scrub               how far the search for damage is
+ *   DIR/orphans/ID          empty; when it was first noticed that nobody knows this blob
  *   DIR/uploads/ID          not complete: never served
  *   DIR/blobs/III/ID        complete, fsynced, never changed again; III: first three digits of ID
  *
@@ -46,7 +48,10 @@ int blobd_part_open(blobd_volume_t *v, const struct cq_id *id, blobd_part_t **ou
 void blobd_part_close(blobd_part_t **p);
 const struct cq_blobfile_header *blobd_part_header(const blobd_part_t *p);
 uint64_t blobd_part_offset(const blobd_part_t *p); /* bytes of data there are */
-/* Appends. 0; TOO_BIG (beyond the length); NO_SPACE, IO: the offset is as before. */
+/* Where a function below fails with IO or NO_SPACE because the disk did not take what it was to
+ * sync, the offset is back at what has certainly reached the disk: the rest is appended again.
+ *
+ * Appends. 0; TOO_BIG (beyond the length); NO_SPACE, IO: the offset is as before. */
 int blobd_part_append(blobd_volume_t *v, blobd_part_t *p, const void *data, size_t n) CQ_MUST_CHECK;
 /* From here on data is void until blobd_part_keep(). */
 int blobd_part_begin_tentative(blobd_part_t *p) CQ_MUST_CHECK;
@@ -55,13 +60,16 @@ int blobd_part_keep(blobd_part_t *p) CQ_MUST_CHECK;
 /* Back to where the tentative data began. */
 int blobd_part_cut(blobd_part_t *p) CQ_MUST_CHECK;
 /* All data is there: seals it, fsyncs, moves it among the blobs, closes it. On error it stays an
- * upload. root: CQ_BLOB_HASH_SIZE bytes. */
+ * upload, unless only the last sync of the folder has failed: *p is NULL then, and blobd_blob_sync
+ * has to succeed before anybody is told. root: CQ_BLOB_HASH_SIZE bytes. */
 int blobd_part_finish(blobd_volume_t *v, blobd_part_t **p, uint8_t *root) CQ_MUST_CHECK;
 /* 0 also if there is none. */
 int blobd_part_remove(blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
 
 /* ---- complete blobs ---- */
 
+/* Its name has reached the disk. For one that is there but whose upload's end was interrupted. */
+int blobd_blob_sync(blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
 /* 0; NOT_FOUND; CORRUPT; IO. */
 int blobd_blob_open(blobd_volume_t *v, const struct cq_id *id, blobd_blob_t **out) CQ_MUST_CHECK;
 void blobd_blob_close(blobd_blob_t **b);
@@ -78,8 +86,25 @@ int blobd_blob_remove(blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
 
 /* ---- all of them ---- */
 
-/* Seconds since the file of an upload or blob was last written; 0 if there is none. */
-uint64_t blobd_volume_age_s(const blobd_volume_t *v, const struct cq_id *id, bool is_part);
+struct blobd_look {
+    uint64_t age_s; /* since it was last written; 0 as well for what is not there */
+    uint64_t bytes; /* of the file */
+};
+/* At the file of an upload or blob. */
+struct blobd_look blobd_volume_look(const blobd_volume_t *v, const struct cq_id *id, bool is_part);
+
+/* Notes that nobody knows this blob, if that was not noted before, and returns for how many seconds
+ * it is known. forget: somebody knows it, or it is gone. */
+uint64_t blobd_volume_orphan(blobd_volume_t *v, const struct cq_id *id);
+void blobd_volume_orphan_forget(blobd_volume_t *v, const struct cq_id *id);
+
+/* A small text in the folder, replaced as a whole: how far something is. Not synced: what it says
+ * may be older. Reading gives "" if there is none. */
+enum {
+    BLOBD_NOTE_SIZE = 128
+};
+void blobd_volume_note(blobd_volume_t *v, const char *name, const char *text);
+void blobd_volume_read_note(const blobd_volume_t *v, const char *name, char out[BLOBD_NOTE_SIZE]);
 
 enum {
     BLOBD_FOLDERS = 4096
@@ -88,6 +113,7 @@ typedef void blobd_volume_fn(void *ctx, const struct cq_id *id);
 /* Calls fn with every upload, or every blob of a folder (0 … BLOBD_FOLDERS - 1). Names that are no
  * ids are skipped. */
 int blobd_volume_each_part(blobd_volume_t *v, blobd_volume_fn *fn, void *ctx) CQ_MUST_CHECK;
+int blobd_volume_each_orphan(blobd_volume_t *v, blobd_volume_fn *fn, void *ctx) CQ_MUST_CHECK;
 int blobd_volume_each_blob(blobd_volume_t *v, unsigned folder, blobd_volume_fn *fn, void *ctx)
     CQ_MUST_CHECK;
 

@@ -38,6 +38,12 @@ blobd_volume_errno(int err)
     }
 }
 
+int
+blobd_volume_change_errno(int err)
+{
+    return err == ENOENT ? -CQ_E_IO : blobd_volume_errno(err);
+}
+
 void
 blobd_volume_part_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id)
 {
@@ -65,15 +71,23 @@ blobd_volume_sync_folder(const blobd_volume_t *v, const char *name)
 }
 
 int
-blobd_volume_make_folder(const blobd_volume_t *v, const struct cq_id *id)
+blobd_volume_make_folder(blobd_volume_t *v, const struct cq_id *id)
 {
     char name[BLOBD_NAME_SIZE];
     blobd_volume_blob_name(name, id);
     *strrchr(name, '/') = '\0';
+    (void)pthread_mutex_lock(&v->making);
+    int rc = 0;
     if (mkdirat(v->dir_fd, name, 0700) == 0) {
-        return blobd_volume_sync_folder(v, "blobs");
+        rc = blobd_volume_sync_folder(v, "blobs");
+        if (rc) {
+            (void)unlinkat(v->dir_fd, name, AT_REMOVEDIR);
+        }
+    } else if (errno != EEXIST) {
+        rc = blobd_volume_change_errno(errno);
     }
-    return errno == EEXIST ? 0 : blobd_volume_errno(errno);
+    (void)pthread_mutex_unlock(&v->making);
+    return rc;
 }
 
 uint64_t
@@ -100,25 +114,55 @@ lock(blobd_volume_t *v)
 }
 
 /* What was written but not synced survives our own death, not that of the machine. */
+static ssize_t
+read_boot(char now[BOOT_ID_MAX])
+{
+    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, now, BOOT_ID_MAX - 1);
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return n;
+}
+
+struct settling {
+    blobd_volume_t *volume;
+    int rc;
+};
+
+static void
+settle(void *ctx, const struct cq_id *id)
+{
+    struct settling *s = ctx;
+    s->rc = s->rc ? s->rc : blobd_part_settle(s->volume, id);
+}
+
+/* Before the boot is noted as ours: the next start must not trust what this machine's last end has
+ * left. */
+static int
+settle_parts(blobd_volume_t *v)
+{
+    struct settling s = {.volume = v};
+    int rc = blobd_volume_each_part(v, settle, &s);
+    return rc ? rc : s.rc;
+}
+
 static int
 note_boot(blobd_volume_t *v)
 {
     char now[BOOT_ID_MAX] = "", then[BOOT_ID_MAX] = "";
-    int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, now, sizeof now - 1);
-    if (fd >= 0) {
-        (void)close(fd);
-    }
-    fd = openat(v->dir_fd, "boot", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    ssize_t n = read_boot(now);
+    int fd = openat(v->dir_fd, "boot", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (fd < 0) {
         return blobd_volume_errno(errno);
     }
     ssize_t had = read(fd, then, sizeof then - 1);
     v->is_same_boot = n > 0 && had == n && memcmp(now, then, (size_t)n) == 0;
-    int rc = 0;
-    if (!v->is_same_boot) {
-        rc = ftruncate(fd, 0) ? -CQ_E_IO : 0;
-        rc = rc || n <= 0 ? rc : cq_blobfile_write_at(fd, now, (size_t)n, 0);
+    int rc = v->is_same_boot ? 0 : settle_parts(v);
+    if (!rc && !v->is_same_boot && n > 0) {
+        rc = ftruncate(fd, 0) ? -CQ_E_IO : cq_blobfile_write_at(fd, now, (size_t)n, 0);
+        rc = rc || fsync(fd) == 0 ? rc : blobd_volume_errno(errno);
+        v->is_same_boot = !rc;
     }
     (void)close(fd);
     return rc;
@@ -127,13 +171,15 @@ note_boot(blobd_volume_t *v)
 static int
 make_folders(blobd_volume_t *v)
 {
-    static const char *const names[] = {"uploads", "blobs"};
+    static const char *const names[] = {"uploads", "blobs", "orphans"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (mkdirat(v->dir_fd, names[i], 0700) && errno != EEXIST) {
             return blobd_volume_errno(errno);
         }
     }
-    return blobd_volume_sync_folder(v, ".");
+    /* What the process before us has made and not synced, too. */
+    int rc = blobd_volume_sync_folder(v, "blobs");
+    return rc ? rc : blobd_volume_sync_folder(v, ".");
 }
 
 int
@@ -141,6 +187,7 @@ blobd_volume_open(const struct blobd_volume_cfg *cfg, blobd_volume_t **out)
 {
     blobd_volume_t *v = cq_alloc(sizeof *v);
     *v = (blobd_volume_t){.lock_fd = -1, .reserve_bytes = cfg->reserve_bytes};
+    (void)pthread_mutex_init(&v->making, NULL);
     (void)mkdir(cfg->dir, 0700);
     v->dir_fd = open(cfg->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int rc = v->dir_fd < 0 ? -CQ_E_IO : lock(v);
@@ -175,21 +222,86 @@ blobd_volume_close(blobd_volume_t **v)
     if ((*v)->dir_fd >= 0) {
         (void)close((*v)->dir_fd);
     }
+    (void)pthread_mutex_destroy(&(*v)->making);
     free(*v);
     *v = NULL;
 }
 
 /* ---- listing ---- */
 
-uint64_t
-blobd_volume_age_s(const blobd_volume_t *v, const struct cq_id *id, bool is_part)
+static uint64_t
+age_s(const struct stat *st)
+{
+    time_t now = time(NULL);
+    return st->st_mtime < now ? (uint64_t)(now - st->st_mtime) : 0;
+}
+
+struct blobd_look
+blobd_volume_look(const blobd_volume_t *v, const struct cq_id *id, bool is_part)
 {
     char name[BLOBD_NAME_SIZE];
     struct stat st;
     is_part ? blobd_volume_part_name(name, id) : blobd_volume_blob_name(name, id);
-    time_t now = time(NULL);
-    bool is_past = fstatat(v->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_mtime < now;
-    return is_past ? (uint64_t)(now - st.st_mtime) : 0;
+    if (fstatat(v->dir_fd, name, &st, AT_SYMLINK_NOFOLLOW)) {
+        return (struct blobd_look){0};
+    }
+    return (struct blobd_look){age_s(&st), (uint64_t)st.st_size};
+}
+
+static void
+orphan_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id)
+{
+    char hex[CQ_ID_HEX_SIZE];
+    (void)snprintf(out, BLOBD_NAME_SIZE, "orphans/%s", cq_id_hex(id, hex));
+}
+
+uint64_t
+blobd_volume_orphan(blobd_volume_t *v, const struct cq_id *id)
+{
+    char name[BLOBD_NAME_SIZE];
+    struct stat st;
+    orphan_name(name, id);
+    int fd = openat(v->dir_fd, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    uint64_t since_s = fd >= 0 && fstat(fd, &st) == 0 ? age_s(&st) : 0;
+    if (fd >= 0) {
+        (void)close(fd);
+    }
+    return since_s;
+}
+
+void
+blobd_volume_orphan_forget(blobd_volume_t *v, const struct cq_id *id)
+{
+    char name[BLOBD_NAME_SIZE];
+    orphan_name(name, id);
+    (void)unlinkat(v->dir_fd, name, 0);
+}
+
+void
+blobd_volume_note(blobd_volume_t *v, const char *name, const char *text)
+{
+    char fresh[BLOBD_NAME_SIZE];
+    (void)snprintf(fresh, sizeof fresh, "%s.new", name);
+    int fd = openat(v->dir_fd, fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return;
+    }
+    int rc = cq_blobfile_write_at(fd, text, strlen(text), 0);
+    (void)close(fd);
+    if (rc || renameat(v->dir_fd, fresh, v->dir_fd, name)) {
+        (void)unlinkat(v->dir_fd, fresh, 0);
+    }
+}
+
+void
+blobd_volume_read_note(const blobd_volume_t *v, const char *name, char out[BLOBD_NOTE_SIZE])
+{
+    int fd = openat(v->dir_fd, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? 0 : read(fd, out, BLOBD_NOTE_SIZE - 1);
+    out[n > 0 ? n : 0] = '\0';
+    if (fd >= 0) {
+        (void)close(fd);
+    }
 }
 
 static int
@@ -241,6 +353,12 @@ int
 blobd_volume_each_part(blobd_volume_t *v, blobd_volume_fn *fn, void *ctx)
 {
     return each(v, "uploads", fn, ctx);
+}
+
+int
+blobd_volume_each_orphan(blobd_volume_t *v, blobd_volume_fn *fn, void *ctx)
+{
+    return each(v, "orphans", fn, ctx);
 }
 
 int

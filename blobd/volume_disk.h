@@ -4,6 +4,8 @@
 #ifndef BLOBD_VOLUME_DISK_H
 #define BLOBD_VOLUME_DISK_H
 
+#include <pthread.h>
+
 #include "blobd/volume.h"
 
 enum {
@@ -14,16 +16,22 @@ struct blobd_volume {
     int dir_fd;
     int lock_fd;
     uint64_t reserve_bytes;
-    bool is_same_boot; /* the machine has not restarted since we last ran */
+    bool is_same_boot;      /* the machine has not restarted since what is here was written */
+    pthread_mutex_t making; /* a folder of blobs: nobody relies on one that is not durable */
 };
 
 /* The project's error for an errno. */
 int blobd_volume_errno(int err);
+/* The same where something was to be made or moved: a folder that is missing is no NOT_FOUND. */
+int blobd_volume_change_errno(int err);
 /* Names relative to the folder. */
 void blobd_volume_part_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id);
 void blobd_volume_blob_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id);
 int blobd_volume_sync_folder(const blobd_volume_t *v, const char *name) CQ_MUST_CHECK;
 /* The folder that a blob goes into, durable. */
-int blobd_volume_make_folder(const blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
+int blobd_volume_make_folder(blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
+
+/* After a restart of the machine: cuts off what had not been synced, durably. 0; IO, NO_SPACE. */
+int blobd_part_settle(blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
 
 #endif

@@ -333,23 +333,33 @@ store_blob_refer(struct store_core *core, const struct store_chat *chat, const s
 
 /* ---- collecting ---- */
 
+/* Has its time come? */
+static bool
+is_due(const struct store_core *core, const struct store_blob *blob)
+{
+    uint64_t now = cq_now_unix_ms();
+    uint64_t grace_ms = core->cfg->blob_grace_s * 1000;
+    switch (blob->state) {
+    case STORE_BLOB_UPLOADING:
+        return blob->expires_unix_ms < now;
+    case STORE_BLOB_WHOLE:
+        return !blob->references && blob->since_unix_ms + grace_ms <= now;
+    default:
+        return blob->state == STORE_BLOB_DEAD;
+    }
+}
+
 static bool
 on_row(void *ctx, struct cq_view key, struct cq_view value)
 {
     struct store_core *core = ctx;
     struct store_blobs *b = core->blobs;
     struct store_blob blob;
-    uint64_t now = cq_now_unix_ms();
-    b->at = (struct store_key){.n = key.n};
-    memcpy(b->at.b, key.p, key.n);
-    if (store_blob_read(value, &blob) == 0) {
-        uint64_t grace_ms = core->cfg->blob_grace_s * 1000;
-        bool is_expired = blob.state == STORE_BLOB_UPLOADING && blob.expires_unix_ms < now;
-        bool is_unused = blob.state == STORE_BLOB_WHOLE && !blob.references &&
-                         blob.since_unix_ms + grace_ms <= now;
-        if (is_expired || is_unused || blob.state == STORE_BLOB_DEAD) {
-            memcpy(b->found[b->found_count++].b, key.p + 2, CQ_ID_SIZE);
-        }
+    bool is_id = key.n == 2 + CQ_ID_SIZE;
+    b->at.n = 0;
+    store_key_add(&b->at, key.p, key.n < STORE_KEY_MAX ? key.n : STORE_KEY_MAX - 1);
+    if (is_id && store_blob_read(value, &blob) == 0 && is_due(core, &blob)) {
+        memcpy(b->found[b->found_count++].b, key.p + 2, CQ_ID_SIZE);
     }
     return ++b->row_count < SWEEP_ROWS;
 }
@@ -425,12 +435,13 @@ bury(struct store_core *core, const struct cq_id *id)
 {
     struct store_blobs *b = core->blobs;
     struct store_blob blob;
-    if (get_blob(core, id, &blob)) {
+    /* Seen on disk; what is under way may have completed the upload or referred to the blob. */
+    if (get_blob(core, id, &blob) || !is_due(core, &blob)) {
         return;
     }
     if (blob.state == STORE_BLOB_UPLOADING) {
         counters.expired += !forget_blob(core, id, &blob);
-    } else if (!blob.references && b->dying_count < COLLECT_MAX) {
+    } else if (b->dying_count < COLLECT_MAX) {
         if (blob.state != STORE_BLOB_DEAD) {
             blob.state = STORE_BLOB_DEAD;
             blob.since_unix_ms = cq_now_unix_ms();

@@ -2,6 +2,7 @@
  * Uploads and blobs in a real folder, and what is left of them when we or the machine die at the
  * worst moment: the folder is changed behind blobd's back as that death would leave it.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -9,6 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -17,6 +20,45 @@
 #include "common/rt/random.h"
 
 #include "blobd/volume.h"
+
+/* Of the C library, with failures of our choice: the n-th call from now fails. */
+static int fail_sync_in, fail_cut_in;
+
+static bool
+is_due(int *countdown)
+{
+    return *countdown && --*countdown == 0;
+}
+
+int
+fdatasync(int fd)
+{
+    if (is_due(&fail_sync_in)) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int
+fsync(int fd)
+{
+    if (is_due(&fail_sync_in)) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_fsync, fd);
+}
+
+int
+ftruncate(int fd, off_t size)
+{
+    if (is_due(&fail_cut_in)) {
+        errno = EIO;
+        return -1;
+    }
+    return (int)syscall(SYS_ftruncate, fd, size);
+}
 
 enum {
     SIZE = 2 * CQ_BLOBFILE_PIECE_SIZE + 1234
@@ -175,6 +217,136 @@ the_machine_dies(void **state)
     finish_and_check(w, &p);
 }
 
+/* … and then we do, twice, before anybody asks for the upload. */
+static void
+the_machine_dies_and_we_start_twice(void **state)
+{
+    struct world *w = *state;
+    blobd_part_t *p = begin(w, 70000);
+    assert_int_equal(blobd_part_keep(p), 0);
+    assert_int_equal(blobd_part_append(w->volume, p, w->data + 70000, 10000), 0);
+    blobd_part_close(&p);
+    blobd_volume_close(&w->volume);
+    char boot[128];
+    (void)snprintf(boot, sizeof boot, "%s/boot", w->dir);
+    assert_int_equal(truncate(boot, 0), 0);
+    for (int i = 0; i < 2; i++) {
+        open_volume(w);
+        blobd_volume_close(&w->volume);
+    }
+    open_volume(w);
+    assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
+    assert_int_equal(blobd_part_offset(p), 70000);
+    finish_and_check(w, &p);
+}
+
+/* A failed sync may have dropped what was to be written, and the next one would not say so. */
+static void
+a_failed_sync_takes_back(void **state)
+{
+    struct world *w = *state;
+    uint8_t root[CQ_BLOB_HASH_SIZE];
+    for (int cut = 0; cut < 2; cut++) {
+        w->header.id = cq_random_id();
+        blobd_part_t *p = begin(w, 70000);
+        assert_int_equal(blobd_part_keep(p), 0);
+        assert_int_equal(blobd_part_append(w->volume, p, w->data + 70000, SIZE - 70000), 0);
+        fail_sync_in = 1;
+        fail_cut_in = cut;
+        assert_int_equal(blobd_part_finish(w->volume, &p, root), -CQ_E_IO);
+        assert_non_null(p);
+        if (cut) { /* not even cut off: it is tried again */
+            assert_int_equal(blobd_part_finish(w->volume, &p, root), -CQ_E_BAD_STATE);
+        }
+        assert_int_equal(blobd_part_offset(p), 70000);
+        finish_and_check(w, &p);
+    }
+    w->header.id = cq_random_id();
+    blobd_part_t *p = begin(w, 1000);
+    fail_sync_in = 1;
+    assert_int_equal(blobd_part_keep(p), -CQ_E_IO);
+    assert_int_equal(blobd_part_offset(p), 0);
+    assert_int_equal(blobd_part_append(w->volume, p, w->data, 1000), 0);
+    fail_sync_in = 1;
+    assert_int_equal(blobd_part_begin_tentative(p), -CQ_E_IO);
+    assert_int_equal(blobd_part_offset(p), 0);
+    finish_and_check(w, &p);
+}
+
+/* Every sync of an upload's life fails once: nothing is called complete before its name is on disk.
+ */
+static void
+each_sync_fails(void **state)
+{
+    struct world *w = *state;
+    uint8_t root[CQ_BLOB_HASH_SIZE];
+    bool failed = true;
+    for (int n = 1; failed; n++) {
+        w->header.id = cq_random_id();
+        blobd_part_t *p = begin(w, SIZE);
+        blobd_blob_t *b;
+        fail_sync_in = n;
+        int rc = blobd_part_finish(w->volume, &p, root);
+        failed = rc != 0;
+        if (!failed) {
+            assert_true(n > 4);
+        } else if (p) {
+            assert_int_equal(blobd_blob_open(w->volume, &w->header.id, &b), -CQ_E_NOT_FOUND);
+            finish_and_check(w, &p);
+        }
+        fail_sync_in = 0;
+        assert_int_equal(blobd_blob_open(w->volume, &w->header.id, &b), 0);
+        assert_int_equal(blobd_blob_sync(w->volume, &w->header.id), 0);
+        blobd_blob_close(&b);
+    }
+}
+
+static void
+a_folder_that_vanishes(void **state)
+{
+    struct world *w = *state;
+    char from[128], to[128];
+    blobd_part_t *p;
+    (void)snprintf(from, sizeof from, "%s/uploads", w->dir);
+    (void)snprintf(to, sizeof to, "%s/gone", w->dir);
+    assert_int_equal(rename(from, to), 0);
+    assert_int_equal(blobd_part_create(w->volume, &w->header, &p), -CQ_E_IO);
+    assert_int_equal(rename(to, from), 0);
+    p = begin(w, SIZE);
+    uint8_t root[CQ_BLOB_HASH_SIZE];
+    (void)snprintf(from, sizeof from, "%s/blobs", w->dir);
+    assert_int_equal(rename(from, to), 0);
+    assert_int_equal(blobd_part_finish(w->volume, &p, root), -CQ_E_IO);
+    assert_non_null(p);
+    assert_int_equal(rename(to, from), 0);
+    finish_and_check(w, &p);
+}
+
+static void
+count_one(void *ctx, const struct cq_id *id)
+{
+    (void)id;
+    ++*(size_t *)ctx;
+}
+
+static void
+an_orphan_is_noted(void **state)
+{
+    struct world *w = *state;
+    char hex[CQ_ID_HEX_SIZE], path[128];
+    size_t count = 0;
+    assert_int_equal(blobd_volume_orphan(w->volume, &w->header.id), 0);
+    (void)snprintf(path, sizeof path, "%s/orphans/%s", w->dir, cq_id_hex(&w->header.id, hex));
+    const struct timespec ago[2] = {{.tv_sec = time(NULL) - 1000}, {.tv_sec = time(NULL) - 1000}};
+    assert_int_equal(utimensat(AT_FDCWD, path, ago, 0), 0);
+    uint64_t age_s = blobd_volume_orphan(w->volume, &w->header.id);
+    assert_true(age_s >= 999 && age_s < 1100);
+    assert_int_equal(blobd_volume_each_orphan(w->volume, count_one, &count), 0);
+    assert_int_equal(count, 1);
+    blobd_volume_orphan_forget(w->volume, &w->header.id);
+    assert_int_equal(blobd_volume_orphan(w->volume, &w->header.id), 0);
+}
+
 static void
 tentative_data_is_void(void **state)
 {
@@ -244,13 +416,6 @@ no_room(void **state)
 }
 
 static void
-count_one(void *ctx, const struct cq_id *id)
-{
-    (void)id;
-    ++*(size_t *)ctx;
-}
-
-static void
 everything_is_listed(void **state)
 {
     struct world *w = *state;
@@ -281,6 +446,11 @@ main(void)
         TEST(it_is_created_once),
         TEST(we_die),
         TEST(the_machine_dies),
+        TEST(the_machine_dies_and_we_start_twice),
+        TEST(a_failed_sync_takes_back),
+        TEST(each_sync_fails),
+        TEST(a_folder_that_vanishes),
+        TEST(an_orphan_is_noted),
         TEST(tentative_data_is_void),
         TEST(death_before_the_rename),
         TEST(a_folder_has_one_owner),
