@@ -120,20 +120,34 @@ put_device(struct store_auth *a)
     store_core_put(a->core, STORE_TABLE_OWNER, &key, (struct cq_view){a->user.b, CQ_ID_SIZE});
 }
 
+/* Is the name still free? BUSY if this very device has taken it meanwhile: the request came twice
+ * at once, through two edges, and its repetition will be found to have succeeded. */
+static int
+check_name(struct store_auth *a)
+{
+    struct cq_view name = {(const uint8_t *)a->name, strlen(a->name)};
+    struct cq_id taken;
+    struct store_device device;
+    int rc = store_name_find(a->core, name, &taken);
+    if (rc) {
+        return rc == -CQ_E_NOT_FOUND ? 0 : rc;
+    }
+    rc = store_device_row(a->core, &taken, &a->device_id, &device);
+    bool is_own = rc == 0 && sodium_memcmp(device.key, a->device_key, sizeof a->device_key) == 0;
+    return is_own ? -CQ_E_BUSY : rc && rc != -CQ_E_NOT_FOUND ? rc : -CQ_E_NAME_TAKEN;
+}
+
 /* The rows may have changed while the vault worked: a name, and a device id, can be taken only
  * once. */
 static int
 store_rows(struct store_auth *a)
 {
-    struct cq_id taken;
-    struct cq_view name = {(const uint8_t *)a->name, strlen(a->name)};
     int rc = a->is_new || a->device_changed ? store_core_writable(a->core) : 0;
+    if (!rc && a->is_new) {
+        rc = check_name(a);
+    }
     if (!rc && a->device_changed) {
         rc = check_owner(a);
-    }
-    if (!rc && a->is_new) {
-        rc = store_name_find(a->core, name, &taken);
-        rc = rc == -CQ_E_NOT_FOUND ? 0 : rc ? rc : -CQ_E_NAME_TAKEN;
     }
     if (rc) {
         return rc;

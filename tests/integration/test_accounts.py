@@ -95,6 +95,25 @@ def test_two_at_once_get_one_name(system):
         d.close()
 
 
+def test_the_same_sign_up_twice_at_once_succeeds_twice(system):
+    """As a client does it whose first edge does not answer: the same request on another one, while the first is under way."""
+    for _ in range(5):
+        d = Device("u" + secrets.token_hex(6))
+        fields = (d.name, d.password, d.id, d.public, d.label)
+        links = [Link(system.url(n)) for n in (1, 2)]
+        rids = [link.start("SIGNUP", *fields) for link in links]
+        users = set()
+        for link, rid in zip(links, rids):
+            try:
+                answer = link.finish(rid)
+            except Refused as e:
+                assert e.name == "BUSY"
+                answer = d.patiently(lambda link=link: link.ask("SIGNUP", *fields))
+            users.add(answer[0])
+            link.close()
+        assert len(users) == 1
+
+
 def test_welcome(system):
     d = system.person(2)
     w = d.welcomed
