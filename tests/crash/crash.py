@@ -21,6 +21,7 @@ from stand import SHIM, Stand  # noqa: E402
 from system import BIN  # noqa: E402
 
 CHECK_EVERY = 4
+CASE_LIMIT_S = 300  # nothing takes so long unless it hangs
 BEGAN = time.monotonic()
 
 
@@ -68,7 +69,7 @@ class Run:
         """One case of the report. True if nothing was found."""
         before, began = len(self.oracle.findings), time.monotonic()
         try:
-            await coroutine
+            await asyncio.wait_for(coroutine, CASE_LIMIT_S)
         except Exception as e:  # the harness itself, or a service that does not answer at all
             self.oracle.finding(LOST, f"{type(e).__name__}: {e}")
         found = self.oracle.findings[before:]

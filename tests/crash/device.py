@@ -225,6 +225,8 @@ class Device:
             self.sent(slot, dseq, op[2])
             return
         name, detail = error_name(op), op[5]
+        if name == "DSEQ_CONFLICT" and dseq not in slot.outbox:
+            return  # another copy of it was answered long ago, and so many messages since that the answer is not kept
         self.oracle.refusals[name] += 1
         if name == "OUT_OF_ORDER":
             self.oracle.must(detail >= acked_before, LOST,

@@ -127,11 +127,11 @@ class Town:
         for person in self.people:
             await self.compare_person(person)
 
-    async def scan(self, device, chat, first=None):
+    async def scan(self, device, chat):
         while True:
             head, more, messages = (await device.link.insist("HISTORY", chat.id, chat.scanned + 1, 2**63 - 1))[:3]
             chat.scan(messages, f"HISTORY of {device!r}")
-            if not more:
+            if not more or not messages:
                 break
         self.oracle.must(head == chat.scanned, LOST, f"{chat!r}: head {head}, but history up to {chat.scanned}")
         for (who, dseq), seq in chat.seq_of.items():

@@ -90,6 +90,33 @@ class Rounds:
         await asyncio.sleep(self.random.uniform(0.05, 0.5))
         await self.random.choice((self.store_now, self.store_commit))()
 
+    async def write_last(self, shoot_first):
+        """A message each in a few chats, and then silence: whoever is not given it will not find out by a later one."""
+        self.pause()
+        await until(lambda: not (self.town.waits_for() or self.town.missing() or self.town.unconfirmed()), HEAL_S, check=self.look)
+        await shoot_first()
+        device = self.random.choice(self.town.steady)
+        for slot in self.random.sample(list(device.slots.values()), self.random.randint(1, 2)):
+            device.write(slot)
+
+    async def store_last(self):
+        """The last message is durable, and the store dies before or while it is answered and routed."""
+        async def arm():
+            self.stand.control.arm((KILL_AFTER, ON_DSYNC, 1, self.random.choice((0, 0, self.random.randint(30, 1500))), 1))
+
+        await self.write_last(arm)
+        await until(self.stand.was_shot, SHOT_S)
+        self.stand.control.disarm()
+        self.kills += self.stand.was_shot()
+
+    async def presence_last(self):
+        """The last message is acknowledged while nobody is there to route it."""
+        async def kill():
+            self.shoot("presence")
+
+        await self.write_last(kill)
+        await until(lambda: not self.town.waits_for(), HEAL_S, check=self.look)
+
     async def edge(self):
         self.shoot(f"edge.{self.random.randint(1, self.stand.edge_count)}")
 
@@ -151,14 +178,16 @@ class Rounds:
 
     KINDS = {
         "store": ("store_now", "store_commit", "store_commit", "store_route", "store_route", "store_sync", "store_pages",
-                  "store_torn", "store_replay", "store_reopen", "store_unrouted"),
+                  "store_torn", "store_replay", "store_reopen", "store_unrouted", "store_last"),
         "edge": ("edge", "edge", "edges"),
         "broker": ("broker", "broker", "broker_and_store"),
-        "presence": ("presence", "presence", "presence_and_edge", "presence_twice"),
+        "presence": ("presence", "presence", "presence_and_edge", "presence_twice", "presence_last"),
         "redis": ("redis",),
         "all": ("all",),
         "power": ("power",),
     }
+
+    ALWAYS_CHECKED = ("store_last", "presence_last")
 
     # ---- healing ----
 
@@ -203,6 +232,7 @@ class Rounds:
     async def round(self, number, with_check):
         target = self.random.choices(list(self.targets), list(self.targets.values()))[0]
         kind = self.random.choice(self.KINDS[target])
+        with_check = with_check or kind in self.ALWAYS_CHECKED
         self.kinds[kind] = self.kinds.get(kind, 0) + 1
         self.what = f"round {number}: {kind}"
         self.oracle.where = self.what
