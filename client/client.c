@@ -442,6 +442,24 @@ cq_client_sync(cq_client_t *c)
 
 /* ---- messages ---- */
 
+int64_t
+cq_client_proof(cq_client_t *c, const char *peer, uint64_t seq)
+{
+    struct cq_chat chat;
+    pthread_mutex_lock(&c->lock);
+    int rc = cq_db_chat_by_name(c->db, peer, &chat);
+    pthread_mutex_unlock(&c->lock);
+    if (rc) {
+        return rc;
+    }
+    struct cq_command *cmd = cq_alloc(sizeof *cmd);
+    cmd->op = CQ_OP_LEDGER;
+    cmd->id = chat.chat;
+    cmd->seq = seq;
+    memcpy(cmd->name, chat.peer_name, sizeof cmd->name);
+    return submit(c, cmd, true);
+}
+
 /* Has the session look at the disk; `added` is a message whose outcome the application waits for.
  */
 static void

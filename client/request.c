@@ -238,6 +238,96 @@ read_devices(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a)
     return rc;
 }
 
+/* One step of a message's life to the application. */
+static void
+tell_proof(cq_session_t *s, const struct cq_command *cmd, cq_client_event_t *e)
+{
+    e->type = CQ_CLIENT_EVENT_PROOF;
+    e->request = cmd->request;
+    e->peer = cmd->name;
+    e->seq = cmd->seq;
+    cq_events_push(s->events, e);
+}
+
+/* Whose step it is: name of the user, hex of the device (none: no device). */
+static void
+name_step(cq_session_t *s,
+          cq_client_event_t *e,
+          const struct cq_id *user,
+          const struct cq_id *device,
+          char hex[2][CQ_ID_HEX_SIZE])
+{
+    e->from = cq_session_name(s, user, hex[0]);
+    e->own = cq_id_eq(user, &s->id.user);
+    if (device) {
+        e->id = cq_id_hex(device, hex[1]);
+        e->own_device = e->own && cq_id_eq(device, &s->id.device);
+    }
+}
+
+static int
+read_deliveries(cq_session_t *s, const struct cq_command *cmd, const struct cq_life *life)
+{
+    cq_reader_t r = cq_list_reader(&life->devices);
+    int rc = 0;
+    for (size_t i = 0; !rc && i < life->devices.count; i++) {
+        struct cq_life_device d;
+        char hex[2][CQ_ID_HEX_SIZE];
+        char label[CQ_LABEL_MAX + 1] = "";
+        rc = cq_schema_read_array(&cq_life_device_schema, &r, &d);
+        if (rc) {
+            break;
+        }
+        memcpy(label, d.label.p ? (const char *)d.label.p : "", d.label.n);
+        cq_client_event_t e = {.proof = CQ_CLIENT_PROOF_DELIVERED,
+                               .text = label,
+                               .text_size = d.label.n,
+                               .time_unix_ms = d.delivered_unix_ms,
+                               .revoked = d.revoked};
+        name_step(s, &e, &d.user, &d.device, hex);
+        tell_proof(s, cmd, &e);
+    }
+    return rc;
+}
+
+static int
+read_reads(cq_session_t *s, const struct cq_command *cmd, const struct cq_life *life)
+{
+    cq_reader_t r = cq_list_reader(&life->members);
+    int rc = 0;
+    for (size_t i = 0; !rc && i < life->members.count; i++) {
+        struct cq_life_member m;
+        char hex[2][CQ_ID_HEX_SIZE];
+        rc = cq_schema_read_array(&cq_life_member_schema, &r, &m);
+        if (!rc && !cq_id_eq(&m.user, &life->user)) {
+            cq_client_event_t e = {.proof = CQ_CLIENT_PROOF_READ, .time_unix_ms = m.read_unix_ms};
+            name_step(s, &e, &m.user, NULL, hex);
+            tell_proof(s, cmd, &e);
+        }
+    }
+    return rc;
+}
+
+static int
+read_life(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a)
+{
+    struct cq_life life;
+    char hex[2][CQ_ID_HEX_SIZE];
+    int rc = cq_schema_read(&cq_life_schema, &a->fields, a->count, &life);
+    if (rc) {
+        return rc;
+    }
+    cq_client_event_t accepted = {
+        .proof = CQ_CLIENT_PROOF_ACCEPTED, .time_unix_ms = life.time_unix_ms, .position = life.pos};
+    name_step(s, &accepted, &life.user, &life.device, hex);
+    tell_proof(s, cmd, &accepted);
+    cq_client_event_t durable = {.proof = CQ_CLIENT_PROOF_DURABLE,
+                                 .time_unix_ms = life.durable_unix_ms};
+    tell_proof(s, cmd, &durable);
+    rc = read_deliveries(s, cmd, &life);
+    return rc ? rc : read_reads(s, cmd, &life);
+}
+
 static int
 read_nothing(cq_session_t *s, const struct cq_command *cmd, struct cq_answer *a)
 {
@@ -268,7 +358,7 @@ static const struct command_row command_rows[] = {
     {CQ_OP_CANCEL, read_friend},   {CQ_OP_REMOVE, read_friend},   {CQ_OP_BLOCK, read_friend},
     {CQ_OP_UNBLOCK, read_friend},  {CQ_OP_FRIENDS, read_friends}, {CQ_OP_PRESENCE, read_presence},
     {CQ_OP_DEVICES, read_devices}, {CQ_OP_REVOKE, read_nothing},  {CQ_OP_LOGOUT, read_logout},
-    {CQ_OP_PRIVACY, read_privacy},
+    {CQ_OP_PRIVACY, read_privacy}, {CQ_OP_LEDGER, read_life},
 };
 
 static void
@@ -334,10 +424,12 @@ send_command(cq_session_t *s, struct cq_command *cmd)
     struct cq_revoke revoke = {cmd->id};
     struct cq_presence presence = {{{NULL, 0}, 0}};
     struct cq_privacy_change privacy = {cmd->on, cmd->hide};
+    struct cq_ledger ledger = {cmd->id, cmd->seq};
     struct cq_empty empty = {0};
     const void *in = op->fields == &cq_friend_name_schema      ? (const void *)&name
                      : op->fields == &cq_revoke_schema         ? (const void *)&revoke
                      : op->fields == &cq_presence_schema       ? (const void *)&presence
+                     : op->fields == &cq_ledger_schema         ? (const void *)&ledger
                      : op->fields == &cq_privacy_change_schema ? (const void *)&privacy
                                                                : (const void *)&empty;
     cmd->is_sent = true;

@@ -25,11 +25,12 @@ struct cq_command {
     uint64_t request;           /* 0: no ANSWER */
     char name[CQ_NAME_MAX + 1]; /* SIGNUP, LOGIN, friend operations */
     char password[CQ_PASSWORD_MAX + 1];
-    struct cq_id id;  /* REVOKE: device; TYPING, FLUSH: chat */
+    struct cq_id id;  /* REVOKE: device; TYPING, LEDGER, FLUSH: chat */
     uint64_t message; /* FLUSH: outbox row and dseq of a new message, 0: none */
     uint64_t dseq;
-    bool on;   /* TYPING; PRIVACY: change it */
-    bool hide; /* PRIVACY: last-seen */
+    uint64_t seq; /* LEDGER */
+    bool on;      /* TYPING; PRIVACY: change it */
+    bool hide;    /* PRIVACY: last-seen */
     /* the session's own: */
     bool is_sent;
     uint64_t since_ms;

@@ -42,6 +42,7 @@ static const struct edge_op {
     [CQ_OP_SEND] = {.fn = edge_call_on_store, .rate = EDGE_RATE_SEND, .cost = COST},
     [CQ_OP_HISTORY] = {.fn = edge_call_on_store, .rate = EDGE_RATE_HISTORY, .cost = COST_LONG},
     [CQ_OP_ACK] = {.fn = edge_call_on_store, .rate = EDGE_RATE_SIGNAL, .cost = COST},
+    [CQ_OP_LEDGER] = {.fn = edge_call_on_store, .rate = EDGE_RATE_QUERY, .cost = COST_LONG},
     [CQ_OP_TYPING] = {.fn = edge_call_on_store, .rate = EDGE_RATE_SIGNAL, .cost = COST},
     [CQ_OP_FRIENDS] = {.fn = edge_call_on_store, .rate = EDGE_RATE_QUERY, .cost = COST_LONG},
     [CQ_OP_ADD] = {.fn = edge_call_on_store, .rate = EDGE_RATE_FRIEND, .cost = COST},

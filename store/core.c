@@ -14,7 +14,7 @@
 #include "store/migrate.h"
 
 enum {
-    HISTORY_QUEUE_MAX = 1024
+    READ_QUEUE_MAX = 1024
 };
 
 /* ---- life ---- */
@@ -154,6 +154,38 @@ first_commit(struct store_core *core)
     return rc;
 }
 
+/* Reader actor. */
+static void
+on_read(void *ctx, void *arg)
+{
+    struct store_reading *job = arg;
+    job->run(ctx, job);
+}
+
+static void
+on_read_done(void *ctx, void *arg)
+{
+    struct store_reading *job = arg;
+    job->done(ctx, job, 0);
+}
+
+static void
+hand_to_reader(void *ctx, void *arg, int rc)
+{
+    struct store_core *core = ctx;
+    struct store_reading *job = arg;
+    void *handed = job;
+    if (rc || cq_worker_submit(core->reader, &handed)) {
+        job->done(core, job, -CQ_E_BUSY);
+    }
+}
+
+void
+store_core_read(struct store_core *core, struct store_reading *job)
+{
+    store_core_after(core, hand_to_reader, job);
+}
+
 static int
 start_actors(struct store_core *core)
 {
@@ -165,9 +197,9 @@ start_actors(struct store_core *core)
                                             .ctx = core};
     const struct cq_worker_cfg reader = {.name = "reader",
                                          .thread_count = 1,
-                                         .queue_max = HISTORY_QUEUE_MAX,
-                                         .run = store_history_run,
-                                         .done = store_history_done,
+                                         .queue_max = READ_QUEUE_MAX,
+                                         .run = on_read,
+                                         .done = on_read_done,
                                          .ctx = core};
     const struct store_jobs_cfg jobs = {store_job_kinds, store_job_kind_count, core};
     core->committer = cq_worker_new(core->loop, &committer);

@@ -162,6 +162,16 @@ void store_core_tell_edges(struct store_core *core,
 /* Runs fn when everything so far is durable: at once, or with the pending batch. */
 void store_core_after(struct store_core *core, store_batch_fn *fn, void *arg);
 
+/* What the reader actor does, first member of its jobs: run there (core->engine only, snapshots of
+ * its own), then done on the loop thread, which frees the job. */
+struct store_reading {
+    void (*run)(struct store_core *core, struct store_reading *job);
+    void (*done)(struct store_core *core, struct store_reading *job, int rc);
+};
+/* Hands a job to the reader once everything so far is durable. done: rc 0, or BUSY (it was not run:
+ * the reader's queue is full or the commit failed). */
+void store_core_read(struct store_core *core, struct store_reading *job);
+
 /* ---- replay.c ---- */
 
 /* Reads marker, epoch and routed-up-to, and applies the log behind the marker. */
@@ -193,12 +203,13 @@ store_call_fn store_on_sync, store_on_chats, store_on_keys;
 void store_sync_free(struct store_core *core);
 /* history.c */
 store_call_fn store_on_history;
-void store_history_run(void *ctx, void *arg);
-void store_history_done(void *ctx, void *arg);
 /* on_job.c */
 cq_bus_handler store_on_job_start, store_on_job_status, store_on_job_cancel;
 extern const struct store_job_kind store_job_kinds[];
 extern const size_t store_job_kind_count;
+/* ledger.c */
+store_call_fn store_on_ledger;
+cq_bus_handler store_on_bus_ledger;
 /* on_friend.c */
 store_call_fn store_on_friends, store_on_friend_op;
 cq_bus_handler store_on_watchlist;

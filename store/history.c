@@ -12,7 +12,7 @@
 #include "store/record.h"
 
 struct history_job {
-    struct store_core *core;
+    struct store_reading reading; /* first */
     struct cq_bus_from from;
     struct cq_id chat;
     uint64_t next_seq, last_seq; /* to read */
@@ -89,11 +89,10 @@ on_index_row(void *ctx, struct cq_view key, struct cq_view value)
 }
 
 /* Reader actor. */
-void
-store_history_run(void *ctx, void *arg)
+static void
+run(struct store_core *core, struct store_reading *reading)
 {
-    struct history_job *job = arg;
-    struct store_core *core = ctx;
+    struct history_job *job = (struct history_job *)reading;
     struct indexed in = {job, NULL};
     struct store_key prefix = store_key_of(&job->chat);
     struct store_key from = store_key_index(&job->chat, store_chat_block_first(job->next_seq));
@@ -117,12 +116,13 @@ store_history_run(void *ctx, void *arg)
 }
 
 /* Loop thread. */
-void
-store_history_done(void *ctx, void *arg)
+static void
+done(struct store_core *core, struct store_reading *reading, int rc)
 {
-    struct store_core *core = ctx;
-    struct history_job *job = arg;
-    if (job->rc) {
+    struct history_job *job = (struct history_job *)reading;
+    if (rc) {
+        cq_bus_reply_err(core->bus, &job->from, rc, 0);
+    } else if (job->rc) {
         cq_bus_reply_err(core->bus, &job->from, -CQ_E_INTERNAL, 0);
     } else {
         struct cq_history_part part = {job->head, job->more,
@@ -130,22 +130,6 @@ store_history_done(void *ctx, void *arg)
         cq_bus_reply(core->bus, &job->from, &cq_history_part_schema, &part);
     }
     destroy(job);
-}
-
-/* Everything the job may read is on disk now. */
-static void
-submit(void *ctx, void *arg, int rc)
-{
-    struct store_core *core = ctx;
-    struct history_job *job = arg;
-    void *handed = job;
-    if (!rc) {
-        rc = cq_worker_submit(core->reader, &handed);
-    }
-    if (rc) {
-        cq_bus_reply_err(core->bus, &job->from, -CQ_E_BUSY, 0);
-        destroy(job);
-    }
 }
 
 int
@@ -170,7 +154,7 @@ store_on_history(struct store_core *core, struct store_call *call, const void *i
         chat->tail_count && last >= first_tail ? (size_t)(last - first_tail + 1) : 0;
     struct history_job *job = cq_alloc(sizeof *job + tail_count * sizeof job->tail[0]);
     *job = (struct history_job){
-        .core = core,
+        .reading = {run, done},
         .from = *call->from,
         .chat = chat->id,
         .next_seq = range->from_seq,
@@ -182,6 +166,6 @@ store_on_history(struct store_core *core, struct store_call *call, const void *i
     for (size_t i = 0; i < tail_count; i++) {
         job->tail[i] = chat->tail[first_tail + i - chat->tail_first].pos;
     }
-    store_core_after(core, submit, job);
+    store_core_read(core, &job->reading);
     return 0;
 }

@@ -18,7 +18,7 @@ static const struct {
     [CQ_OP_ACCEPT] = {store_on_friend_op}, [CQ_OP_DECLINE] = {store_on_friend_op},
     [CQ_OP_CANCEL] = {store_on_friend_op}, [CQ_OP_REMOVE] = {store_on_friend_op},
     [CQ_OP_BLOCK] = {store_on_friend_op},  [CQ_OP_UNBLOCK] = {store_on_friend_op},
-    [CQ_OP_PRIVACY] = {store_on_privacy},
+    [CQ_OP_PRIVACY] = {store_on_privacy},  [CQ_OP_LEDGER] = {store_on_ledger},
 };
 
 /* The decoded fields of any operation that the store serves. */
@@ -32,6 +32,7 @@ union store_fields {
     struct cq_history history;
     struct cq_ack ack;
     struct cq_typing typing;
+    struct cq_ledger ledger;
     struct cq_friend_name friend_name;
     struct cq_privacy_change privacy_change;
 };
@@ -102,5 +103,6 @@ const struct cq_bus_row store_ops_rows[] = {
     {CQ_BUS_BLOB_RELEASE, store_on_blob_release, "blobd"},
     {CQ_BUS_BLOB_KNOWN, store_on_blob_known, "blobd"},
     {CQ_BUS_BLOB_ACCESS, store_on_blob_access, "edge"},
+    {CQ_BUS_STORE_LEDGER, store_on_bus_ledger, NULL},
 };
 const size_t store_ops_row_count = sizeof store_ops_rows / sizeof store_ops_rows[0];

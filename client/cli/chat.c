@@ -414,6 +414,7 @@ on_chat_event(struct cli *cli, const cq_client_event_t *e)
         break;
     case CQ_CLIENT_EVENT_STATE:
     case CQ_CLIENT_EVENT_DEVICE:
+    case CQ_CLIENT_EVENT_PROOF:
     case CQ_CLIENT_EVENT_ANSWER:
     case CQ_CLIENT_EVENT_PRIVACY:
     case CQ_CLIENT_EVENT_WARNING:

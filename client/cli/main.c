@@ -61,6 +61,12 @@ static const struct command commands[] = {
      "have read them.\n"
      "Marks of own messages: ✓ sent, ✓✓ received, ● read.",
      cli_history},
+    {"proof", "NAME SEQ", "the life of a message: accepted, durable, delivered, read",
+     "SEQ is the number that history shows. From the server's ledger: when it took the message, "
+     "when "
+     "it was on its\n"
+     "disk for good, when each device got it, when it was read.",
+     cli_proof},
     {"search", "TEXT [--in NAME] [--last N]", "search your messages, on this device",
      "Every word of TEXT must be in the message, in any case; parts of words count. The newest N "
      "(100), oldest first.",

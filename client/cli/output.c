@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 #include "client/cli/output.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -11,6 +12,7 @@
 #include "common/wire/read.h"
 
 enum {
+    SECOND_MS = 1000,
     MINUTE_MS = 60000,
     HOUR_MS = 3600000,
     DAY_MS = 86400000
@@ -186,6 +188,39 @@ out_clock(uint64_t time_unix_ms, uint64_t now_unix_ms, char *out, size_t size)
                       : t.tm_year == now.tm_year ? "%e %b %H:%M:%S"
                                                  : "%Y-%m-%d %H:%M:%S";
     return format(out, size, fmt, &t);
+}
+
+const char *
+out_stamp(uint64_t time_unix_ms, uint64_t now_unix_ms, char *out, size_t size)
+{
+    char clock[64];
+    out_clock(time_unix_ms, now_unix_ms, clock, sizeof clock);
+    (void)snprintf(out, size, "%s.%03u", clock, (unsigned)(time_unix_ms % SECOND_MS));
+    return out;
+}
+
+const char *
+out_after(uint64_t start_unix_ms, uint64_t time_unix_ms, char *out, size_t size)
+{
+    uint64_t ms = time_unix_ms - start_unix_ms;
+    if (time_unix_ms < start_unix_ms) {
+        (void)snprintf(out, size, "earlier");
+    } else if (ms < SECOND_MS) {
+        (void)snprintf(out, size, "%u ms", (unsigned)ms);
+    } else if (ms < MINUTE_MS) {
+        (void)snprintf(out, size, "%u.%02u s", (unsigned)(ms / SECOND_MS),
+                       (unsigned)(ms % SECOND_MS / 10));
+    } else if (ms < HOUR_MS) {
+        (void)snprintf(out, size, "%u min %u s", (unsigned)(ms / MINUTE_MS),
+                       (unsigned)(ms % MINUTE_MS / SECOND_MS));
+    } else if (ms < DAY_MS) {
+        (void)snprintf(out, size, "%u h %u min", (unsigned)(ms / HOUR_MS),
+                       (unsigned)(ms % HOUR_MS / MINUTE_MS));
+    } else {
+        (void)snprintf(out, size, "%" PRIu64 " d %u h", ms / DAY_MS,
+                       (unsigned)(ms % DAY_MS / HOUR_MS));
+    }
+    return out;
 }
 
 const char *
@@ -394,6 +429,20 @@ print_cell(const struct cell *c, size_t width, bool right, bool last)
                  c->style == OUT_PLAIN ? "" : out_style(OUT_PLAIN), right || last ? 0 : (int)pad,
                  "");
     (void)fputs(last ? "\n" : "  ", stdout);
+}
+
+void
+out_table_destroy(out_table_t **p)
+{
+    out_table_t *t = *p;
+    *p = NULL;
+    for (size_t i = 0; t && i < t->rows * t->columns; i++) {
+        free(t->cells[i].text);
+    }
+    if (t) {
+        free(t->cells);
+        free(t);
+    }
 }
 
 void

@@ -30,6 +30,11 @@ const char *out_day(uint64_t time_unix_ms, char *out, size_t size);
 const char *out_ago(uint64_t time_unix_ms, uint64_t now_unix_ms, char *out, size_t size);
 /* "14:03:22" today, "23 Nov 14:03:22" this year, else with the year. */
 const char *out_clock(uint64_t time_unix_ms, uint64_t now_unix_ms, char *out, size_t size);
+/* out_clock with milliseconds. */
+const char *out_stamp(uint64_t time_unix_ms, uint64_t now_unix_ms, char *out, size_t size);
+/* How long after: "2 ms", "1.24 s", "3 min 20 s", "5 h 10 min", "12 d 3 h"; "earlier" if time is
+ * before start (a clock was set). */
+const char *out_after(uint64_t start_unix_ms, uint64_t time_unix_ms, char *out, size_t size);
 uint64_t out_now_unix_ms(void);
 
 /* Escape codes, or "" when colours are off. */
@@ -68,5 +73,7 @@ out_table_t *out_table_new(size_t columns, const char *const *titles);
 void out_table_row(out_table_t *t, const char *const *cells, const enum out_style *styles);
 /* Prints and frees. right: bit i set: column i is aligned right. */
 void out_table_print(out_table_t **p, unsigned right);
+/* Frees one that is not to be printed. */
+void out_table_destroy(out_table_t **p);
 
 #endif

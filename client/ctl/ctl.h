@@ -98,6 +98,7 @@ void ctl_pause(struct ctl *ctl, uint64_t ms);
 
 /* ---- verbs ---- */
 
+ctl_verb_fn ctl_ledger;  /* ledger.c */
 ctl_verb_fn ctl_status;  /* status.c */
 ctl_verb_fn ctl_metrics; /* metrics.c */
 

@@ -39,6 +39,9 @@ static const struct verb verbs[] = {
      ctl_fsck},
     {"job", "[--follow] [--cancel]", "the store's latest long job (backup, …)",
      "Exit code 0 if it runs, or came to its end and found nothing.", ctl_job},
+    {"ledger", "USER PEER SEQ | CHAT SEQ", "the life of a message, as the log tells it",
+     "Accepted, durable, delivered to each device, read: when. CHAT: a chat's id, 32 hex digits.",
+     ctl_ledger},
 };
 
 enum {

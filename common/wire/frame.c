@@ -37,6 +37,7 @@ static const struct cq_op ops[] = {
 static const struct cq_bus_op bus_ops[] = {
 #define CQ_BUS_OP(name, code, from, to, fields, answer, doc) \
     {#name, code, from, to, &cq_##fields##_schema, ANSWER_##answer, doc},
+#define ANSWER_life            &cq_life_schema
 #define ANSWER_none            NULL
 #define ANSWER_empty           &cq_empty_schema
 #define ANSWER_metrics         &cq_metrics_schema

@@ -23,6 +23,7 @@ enum {
     CQ_HISTORY_MAX_COUNT = 500, /* messages in one HISTORY answer */
     CQ_HISTORY_MAX_BYTES =
         262144,                  /* bytes of messages in one HISTORY answer, at least one message */
+    CQ_LEDGER_DEVICES_MAX = 256, /* devices in one LEDGER answer */
     CQ_LIST_MAX = 4096,          /* entries in any list of a frame */
     CQ_ACK_MAX = 256,            /* entries in one ACK */
     CQ_FRAME_OPS_MAX = 1024,     /* operations in one WebSocket frame from a client */

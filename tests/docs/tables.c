@@ -97,6 +97,8 @@ print_entries(void)
         {&cq_chat_row_schema, "CHATS answer; `last` is a message or nil"},
         {&cq_message_schema, "HISTORY answer"},
         {&cq_ack_cursor_schema, "ACK"},
+        {&cq_life_member_schema, "`members` of a LEDGER answer"},
+        {&cq_life_device_schema, "`devices` of a LEDGER answer"},
         {&cq_presence_state_schema, "PRESENCE answer, PRESENCE_NOTE"},
     };
     printf("\n### Entries of lists\n\nEach entry is an array. The lists of PRESENCE (users) and "

@@ -19,7 +19,7 @@ from nacl import bindings
 SUBPROTOCOL = "chasqui.v1"
 OPS = dict(
     SIGNUP=0x01, LOGIN=0x02, RESUME=0x03, LOGOUT=0x04, PING=0x05, DEVICES=0x06, REVOKE=0x07,
-    SYNC=0x10, CHATS=0x11, KEYS=0x12, SEND=0x20, HISTORY=0x21, ACK=0x22, TYPING=0x23,
+    SYNC=0x10, CHATS=0x11, KEYS=0x12, SEND=0x20, HISTORY=0x21, ACK=0x22, TYPING=0x23, LEDGER=0x24,
     FRIENDS=0x30, ADD=0x31, ACCEPT=0x32, DECLINE=0x33, CANCEL=0x34, REMOVE=0x35, BLOCK=0x36, UNBLOCK=0x37,
     PRESENCE=0x38, PRIVACY=0x39,
     OK=0x80, ERR=0x81, MESSAGE=0x90, RECEIPT=0x91, FRIEND=0x92, PRESENCE_NOTE=0x93, TYPING_NOTE=0x94,
@@ -82,6 +82,9 @@ sync_chat_row = row("chat peer peer_name open key_version head unread first_unre
 cursor_row = row("user device up_to time_unix_ms")
 chat_row = row("chat peer peer_name open head unread first_unread peer_delivered peer_read last")
 message_row = row("chat seq user device dseq time_unix_ms key_version nonce ciphertext")
+life_row = row("chat seq pos user device dseq time_unix_ms durable_unix_ms more members devices")
+life_member_row = row("user name read_unix_ms")
+life_device_row = row("user device label revoked delivered_unix_ms")
 receipt_row = row("chat user device up_to time_unix_ms version")
 presence_row = row("user online last_seen_unix_ms")
 typing_row = row("chat user on")
@@ -466,6 +469,13 @@ class Device:
         chat = self.chat(peer)
         return receipt_row(self.link.push(
             "RECEIPT", lambda f: f[0] == chat and f[1] == user and f[2] == device and f[3] >= up_to, timeout))
+
+    def ledger(self, peer, seq):
+        """The life of a message; members by user id, devices by (user, device)."""
+        life = life_row(self.ask("LEDGER", self.chat(peer), seq))
+        life.members = {m.user: m for m in map(life_member_row, life.members)}
+        life.devices = {(d.user, d.device): d for d in map(life_device_row, life.devices)}
+        return life
 
     # ---- state ----
 

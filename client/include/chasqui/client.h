@@ -70,6 +70,8 @@ enum cq_client_event_type {
     CQ_CLIENT_EVENT_TYPING,   /* peer, online: true while typing */
     CQ_CLIENT_EVENT_DEVICE,  /* a row of cq_client_devices: id, text: label, time: created, revoked,
                                 own_device */
+    CQ_CLIENT_EVENT_PROOF,   /* a step of a message's life, a row of cq_client_proof: proof (below),
+                                peer, from, seq, time (0: not yet), own, own_device, revoked */
     CQ_CLIENT_EVENT_ANSWER,  /* the end of a request: request, error (0: done), text: what failed */
     CQ_CLIENT_EVENT_PRIVACY, /* hide_last_seen: as it is now; changed on another device, or the row
                                 of cq_client_privacy */
@@ -79,6 +81,15 @@ enum cq_client_event_type {
 enum cq_client_receipt {
     CQ_CLIENT_DELIVERED, /* a device of `from` holds everything up to seq */
     CQ_CLIENT_READ,      /* `from` has read everything up to seq */
+};
+
+/* The steps of a message's life, in the order in which they come. */
+enum cq_client_proof {
+    CQ_CLIENT_PROOF_ACCEPTED,  /* by the server, from this device: from, id, position in its log */
+    CQ_CLIENT_PROOF_DURABLE,   /* fsynced; time 0: it is, but the server did not log when */
+    CQ_CLIENT_PROOF_DELIVERED, /* one for each other device of both users: from (whose), id, text
+                                  (its label, one's own only) */
+    CQ_CLIENT_PROOF_READ,      /* by the other user: from */
 };
 
 enum cq_client_relation {
@@ -106,8 +117,10 @@ typedef struct cq_client_event {
     uint64_t time_unix_ms;
     enum cq_client_receipt receipt;
     enum cq_client_relation relation;
-    bool own;        /* from this user */
-    bool own_device; /* from this device */
+    enum cq_client_proof proof;
+    uint64_t position; /* in the server's log */
+    bool own;          /* from this user */
+    bool own_device;   /* from this device */
     bool unreadable; /* cannot be decrypted, or of a kind this version does not know; text is empty
                       */
     bool online;
@@ -212,6 +225,10 @@ int cq_client_typing(cq_client_t *client, const char *peer, bool on);
 /* The user has read everything up to seq (0: up to what this device holds). Kept and sent later
  * when offline. */
 int cq_client_read(cq_client_t *client, const char *peer, uint64_t seq);
+
+/* The life of a message, from the server. Rows: PROOF. NOT_FOUND at once: no chat with that name on
+ * this device (sync first); as the answer: no such message. */
+int64_t cq_client_proof(cq_client_t *client, const char *peer, uint64_t seq);
 
 /* ---- what the device holds: answered from the disk, rows are given to fn before the function
  * returns ---- */

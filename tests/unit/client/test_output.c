@@ -104,6 +104,15 @@ test_times(void **state)
     assert_string_equal(out_ago(now - 3 * 86400000ull, now, s, sizeof s), "11 Nov 22:13");
     assert_string_equal(out_ago(now - 400 * 86400000ull, now, s, sizeof s), "2022-10-10");
     assert_string_equal(out_clock(now, now, s, sizeof s), "22:13:20");
+    assert_string_equal(out_stamp(now + 7, now, s, sizeof s), "22:13:20.007");
+    assert_string_equal(out_after(now, now, s, sizeof s), "0 ms");
+    assert_string_equal(out_after(now, now + 999, s, sizeof s), "999 ms");
+    assert_string_equal(out_after(now, now + 1240, s, sizeof s), "1.24 s");
+    assert_string_equal(out_after(now, now + 200999, s, sizeof s), "3 min 20 s");
+    assert_string_equal(out_after(now, now + 5 * 3600000 + 600000, s, sizeof s), "5 h 10 min");
+    assert_string_equal(out_after(now, now + 12 * 86400000ull + 3 * 3600000, s, sizeof s),
+                        "12 d 3 h");
+    assert_string_equal(out_after(now, now - 1, s, sizeof s), "earlier");
 }
 
 int
