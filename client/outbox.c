@@ -44,6 +44,9 @@ cq_outbox_next(const struct cq_out *rows,
     for (size_t i = 0; i < count && flying < window; i++) {
         uint64_t expected = before;
         before = rows[i].dseq > before ? rows[i].dseq : before;
+        if (rows[i].dseq - rows[0].dseq >= window) {
+            break;
+        }
         if (in_flight[i]) {
             continue;
         }

@@ -38,7 +38,9 @@ struct cq_outbox_plan {
 };
 
 /* The next thing to send of a chat. rows: live, ascending by dseq. done: last dseq known to be
- * accepted. in_flight[i]: rows[i] waits for its answer. window: most unanswered.
+ * accepted. in_flight[i]: rows[i] waits for its answer. window: most unanswered, counted from the
+ * first live row: the store keeps so many answers, and as long as that row is not known to be
+ * accepted its answer must be among them, whatever was answered behind it.
  *
  * A row that may have been accepted (UNKNOWN) goes out unchanged, whatever its prev: its answer
  * tells. A row that was never sent or was refused follows the one before it, or `done`: if an

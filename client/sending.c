@@ -312,10 +312,20 @@ hold(cq_session_t *s, const struct cq_pending *p, uint64_t retry_after_ms, bool 
     run->retry_at_ms = cq_session_now(s) + pause;
 }
 
+/* The message that was asked for is still waiting, under this number. If not, another process of
+ * this home has sent a copy of it, has its OK, and has gone on for a window: ours came late. */
 static int
-conflict(cq_session_t *s)
+conflict(cq_session_t *s, const struct cq_pending *p)
 {
-    if (s->id.cloned) {
+    struct cq_out row;
+    int rc = cq_db_out_get(s->db, p->a, &row);
+    if (rc) {
+        return rc == -CQ_E_NOT_FOUND ? 0 : rc;
+    }
+    bool is_ours = row.dseq == p->b && row.state != CQ_OUT_FAILED;
+    free(row.ciphertext);
+    free(row.text);
+    if (s->id.cloned || !is_ours) {
         return 0;
     }
     s->id.cloned = true;
@@ -367,7 +377,7 @@ take_answer(cq_session_t *s, const struct cq_pending *p, struct cq_answer *a)
         return 0;
     case CQ_OUTBOX_REORDER:
         if (a->detail >= p->b) {
-            return conflict(s); /* it has accepted this number, yet not this message */
+            return conflict(s, p); /* it has accepted this number, yet not this message */
         }
         hold(s, p, 0, true);
         return cq_db_chat_done(s->db, &p->chat, a->detail)
@@ -378,7 +388,7 @@ take_answer(cq_session_t *s, const struct cq_pending *p, struct cq_answer *a)
     case CQ_OUTBOX_REFUSED:
         return refuse(s, p, a->err);
     case CQ_OUTBOX_CONFLICT:
-        return conflict(s);
+        return conflict(s, p);
     }
     return 0;
 }

@@ -38,6 +38,10 @@ class Slot:
         self.is_acking = False
         self.cursors = {}  # (user, device or None) → as this device was told
 
+    def room(self):
+        """So many messages may follow: as long as one is not answered, its answer must not leave the store's window."""
+        return WINDOW - (self.dseq + 1 - next(iter(self.outbox))) if self.outbox else WINDOW
+
 
 class Device:
     def __init__(self, oracle, ports, random, person, reads):
@@ -225,8 +229,8 @@ class Device:
             self.sent(slot, dseq, op[2])
             return
         name, detail = error_name(op), op[5]
-        if name == "DSEQ_CONFLICT" and dseq not in slot.outbox:
-            return  # another copy of it was answered long ago, and so many messages since that the answer is not kept
+        if name == "DSEQ_CONFLICT" and dseq not in slot.outbox and slot.dseq - dseq >= WINDOW:
+            return  # another copy of it was answered, and so many messages were sent since that the answer is not kept
         self.oracle.refusals[name] += 1
         if name == "OUT_OF_ORDER":
             self.oracle.must(detail >= acked_before, LOST,

@@ -79,7 +79,7 @@ class Town:
             while debt > 0 and not self.oracle.is_quiet:
                 device = self.random.choice(self.devices)
                 slot = self.random.choice(list(device.slots.values()))
-                count = min(self.random.choice((1, 1, 1, 2, 4, WINDOW)), WINDOW - len(slot.outbox))
+                count = min(self.random.choice((1, 1, 1, 2, 4, WINDOW)), slot.room())
                 for _ in range(count):
                     device.write(slot)
                 debt -= max(count, 0.5)

@@ -98,6 +98,21 @@ test_hole_after_a_refusal(void **state)
     assert_int_equal(p.row, 0);
 }
 
+static void
+test_the_window_begins_at_the_oldest(void **state)
+{
+    (void)state;
+    /* 5 may have been accepted and has no answer yet, 6 to 20 have theirs: with 21 the store would
+     * forget its answer for 5 */
+    struct cq_out rows[] = {row(5, 4, CQ_OUT_UNKNOWN), row(21, 20, CQ_OUT_QUEUED)};
+    bool flying[2] = {false};
+    assert_int_equal(cq_outbox_next(rows, flying, 2, 20, WINDOW).row, 0);
+    flying[0] = true;
+    assert_int_equal(cq_outbox_next(rows, flying, 2, 20, WINDOW).step, CQ_OUTBOX_NOTHING);
+    rows[0].dseq = 6;
+    assert_int_equal(cq_outbox_next(rows, flying, 2, 20, WINDOW).step, CQ_OUTBOX_SEND);
+}
+
 int
 main(void)
 {
@@ -106,6 +121,7 @@ main(void)
         cmocka_unit_test(test_in_order_up_to_the_window),
         cmocka_unit_test(test_unknown_goes_out_unchanged),
         cmocka_unit_test(test_hole_after_a_refusal),
+        cmocka_unit_test(test_the_window_begins_at_the_oldest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -16,6 +16,7 @@
 #include <cmocka.h>
 #include <sodium.h>
 
+#include "client/db.h"
 #include "client/include/chasqui/client.h"
 #include "client/keyring.h"
 #include "tests/unit/client/session_world.h"
@@ -194,6 +195,29 @@ test_conflict_is_loud(void **state)
     world_send_text(w, "of its own");
     world_expect_send(w, 1, 0, &op);
     world_sent(w, op.rid, 1);
+}
+
+/* Two processes of one home send the same row; the other one had its OK and went on for a window
+ * before the copy of this one was answered. That is no clone. */
+static void
+test_late_conflict_of_a_copy(void **state)
+{
+    struct world *w = *state;
+    struct fake_op op;
+    cq_db_t *db = NULL;
+    uint64_t message = world_send_text(w, "both");
+    world_expect_send(w, 1, 0, &op);
+    assert_int_equal(cq_db_open(w->home, &db), 0);
+    assert_int_equal(cq_db_out_delete(db, message), 0);
+    assert_int_equal(cq_db_chat_done(db, &w->chat, 1), 0);
+    cq_db_close(&db);
+    fake_edge_err(w->edge, op.rid, CQ_E_DSEQ_CONFLICT, 0, 0);
+    world_push_message(w, 1, "answer");
+    world_take_ack(w, 1, 0); /* so it has read the refusal */
+    world_send_text(w, "more");
+    world_expect_send(w, 2, 1, &op);
+    world_sent(w, op.rid, 2);
+    world_wait_for(w, CQ_CLIENT_EVENT_SENT);
 }
 
 static void
@@ -500,6 +524,7 @@ main(void)
         TEST(test_refused_for_good),
         TEST(test_newer_key),
         TEST(test_conflict_is_loud),
+        TEST(test_late_conflict_of_a_copy),
         TEST(test_clone_is_seen_at_sync),
         TEST(test_messages_in_order_and_repeated),
         TEST(test_gap),
