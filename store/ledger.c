@@ -392,7 +392,7 @@ chat_by_names(struct store_core *core, const struct cq_bus_ledger *in, struct cq
 void
 store_on_bus_ledger(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t count)
 {
-    static const struct cq_id operator_ = {{0}};
+    static const struct cq_id nobody = {{0}};
     struct store_core *core = ctx;
     struct cq_bus_ledger in;
     struct store_chat *chat = NULL;
@@ -401,7 +401,7 @@ store_on_bus_ledger(void *ctx, const struct cq_bus_from *from, cq_reader_t *fiel
         rc = chat_by_names(core, &in, &in.chat);
     }
     rc = rc ? rc : store_projection_chat(core->projection, &in.chat, &chat);
-    rc = rc ? rc : look_up(core, from, &operator_, chat, in.seq);
+    rc = rc ? rc : look_up(core, from, &nobody, chat, in.seq);
     if (rc == -CQ_E_CORRUPT || rc == -CQ_E_IO) {
         rc = -CQ_E_INTERNAL;
     }

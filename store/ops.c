@@ -103,6 +103,6 @@ const struct cq_bus_row store_ops_rows[] = {
     {CQ_BUS_BLOB_RELEASE, store_on_blob_release, "blobd"},
     {CQ_BUS_BLOB_KNOWN, store_on_blob_known, "blobd"},
     {CQ_BUS_BLOB_ACCESS, store_on_blob_access, "edge"},
-    {CQ_BUS_STORE_LEDGER, store_on_bus_ledger, NULL},
+    {CQ_BUS_STORE_LEDGER, store_on_bus_ledger, "ctl"},
 };
 const size_t store_ops_row_count = sizeof store_ops_rows / sizeof store_ops_rows[0];
