@@ -10,6 +10,7 @@
 #include "common/rt/check.h"
 #include "common/rt/log.h"
 
+#include "edge/ops.h"
 #include "edge/origin.h"
 #include "edge/tus.h"
 
@@ -322,8 +323,7 @@ authenticate(struct edge_blob_request *rq, uint64_t *detail)
     if (!e->store.is_known || edge_drain_is_closed(e)) {
         return -CQ_E_UNAVAILABLE;
     }
-    *detail = edge_limiter_take(e->limiter, EDGE_RATE_RESUME, edge_ip_key(edge_net_ip(rq->conn)),
-                                cq_now_mono_us());
+    *detail = edge_ops_take_for(e, EDGE_RATE_RESUME, NULL, edge_ip_key(edge_net_ip(rq->conn)));
     if (*detail) {
         return -CQ_E_RATE_LIMITED;
     }
@@ -415,6 +415,18 @@ take_origin(struct edge_blob_request *rq)
     return ok;
 }
 
+/* Of the user, and of the address for what takes room on the disk. */
+static uint64_t
+take_tokens(const struct edge_blob_request *rq, enum edge_rate rate)
+{
+    uint64_t address = edge_ip_key(edge_net_ip(rq->conn));
+    uint64_t retry_ms = edge_ops_take_for(rq->edge, rate, &rq->token.user, address);
+    if (!retry_ms && rate == EDGE_RATE_UPLOAD) {
+        retry_ms = edge_ops_take_for(rq->edge, EDGE_RATE_UPLOAD_ADDRESS, NULL, address);
+    }
+    return retry_ms;
+}
+
 static void
 serve(struct edge_blob_request *rq, const struct route *r)
 {
@@ -427,8 +439,7 @@ serve(struct edge_blob_request *rq, const struct route *r)
     }
     int rc = authenticate(rq, &detail);
     if (!rc) {
-        detail = edge_limiter_take(rq->edge->limiter, (enum edge_rate)r->rate,
-                                   cq_id_hash(&rq->token.user), cq_now_mono_us());
+        detail = take_tokens(rq, (enum edge_rate)r->rate);
         rc = detail ? -CQ_E_RATE_LIMITED : 0;
     }
     unsigned status = edge_head_body(rq->head, &rq->body_n);

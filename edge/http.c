@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "edge/blob.h"
+#include "edge/ops.h"
 #include "edge/ws.h"
 
 static const char page[] =
@@ -86,12 +87,41 @@ serve_no_upgrade(edge_t *e, edge_conn_t *c)
 static const struct {
     const char *path;
     void (*fn)(edge_t *e, edge_conn_t *c);
+    bool is_free; /* of the limit: a load balancer asks, from an address that may be everybody's */
 } routes[] = {
-    {"/", serve_page},
-    {"/healthz", serve_health},
-    {"/readyz", serve_ready},
-    {"/ws", serve_no_upgrade},
+    {"/", serve_page, false},
+    {"/healthz", serve_health, true},
+    {"/readyz", serve_ready, true},
+    {"/ws", serve_no_upgrade, false},
 };
+
+enum {
+    ROUTE_COUNT = sizeof routes / sizeof routes[0],
+    TOO_MANY = 429,
+    MS_PER_S = 1000
+};
+
+/* The row of a path; ROUTE_COUNT: none. */
+static size_t
+find_route(const struct edge_head *head)
+{
+    size_t i = 0;
+    while (i < ROUTE_COUNT && !edge_head_is(head->path, routes[i].path)) {
+        i++;
+    }
+    return i;
+}
+
+static void
+refuse_rate(edge_conn_t *c, uint64_t retry_ms)
+{
+    char header[64];
+    (void)snprintf(header, sizeof header, "retry-after: %llu\r\n",
+                   (unsigned long long)((retry_ms + MS_PER_S - 1) / MS_PER_S));
+    struct edge_net_reply r = {
+        .status = TOO_MANY, .headers = header, .body = "too many requests\n", .n = 18};
+    edge_net_reply(c, &r);
+}
 
 void
 edge_http_serve(edge_t *e, edge_conn_t *c, const struct edge_head *head)
@@ -101,17 +131,23 @@ edge_http_serve(edge_t *e, edge_conn_t *c, const struct edge_head *head)
         edge_blob_serve(e, c, head);
         return;
     }
+    size_t route = find_route(head);
+    bool is_free = route < ROUTE_COUNT && routes[route].is_free;
+    uint64_t retry_ms =
+        is_free ? 0 : edge_ops_take_for(e, EDGE_RATE_HTTP, NULL, edge_ip_key(edge_net_ip(c)));
+    if (retry_ms) {
+        refuse_rate(c, retry_ms);
+        return;
+    }
     if (!edge_head_is(head->method, "GET") && !edge_head_is(head->method, "HEAD")) {
         struct edge_net_reply r = {
             .status = 405, .headers = "allow: GET, HEAD\r\n", .body = "GET only\n", .n = 9};
         edge_net_reply(c, &r);
         return;
     }
-    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-        if (edge_head_is(head->path, routes[i].path)) {
-            routes[i].fn(e, c);
-            return;
-        }
+    if (route < ROUTE_COUNT) {
+        routes[route].fn(e, c);
+        return;
     }
     reply(c, 404, "text/plain", "not found\n", 10);
 }

@@ -12,11 +12,13 @@
 #include <stdint.h>
 
 /* EDGE_RATE(NAME, key in the configuration, counted by, per second, burst, "what is counted"). By
- * USER: over all of a user's sessions on this edge; whoever has not logged in counts by session. */
+ * USER: over all of a user's sessions on this edge; whoever has not logged in counts by session. By
+ * NAME: the account that somebody tries to log in to, whoever it is. */
 #define EDGE_RATES(X)                                                                    \
     X(ACCEPT, "accept", ADDRESS, 2000, 20000, "connections per address")                 \
     X(SIGNUP, "signup", ADDRESS, 20, 100, "sign-ups per address")                        \
     X(LOGIN, "login", ADDRESS, 20, 100, "password logins per address")                   \
+    X(LOGIN_NAME, "login-name", NAME, 1, 30, "password logins per account name")         \
     X(RESUME, "resume", ADDRESS, 2000, 20000, "token logins per address")                \
     X(SEND, "send", USER, 200, 400, "messages per user")                                 \
     X(FRIEND, "friend", USER, 10, 100, "friend operations per user")                     \
@@ -26,10 +28,13 @@
     X(SIGNAL, "signal", SESSION, 200, 2000, "acks, typing, presence, ping per session")  \
     X(CONTROL, "control", SESSION, 50, 500, "WebSocket Pings per session")               \
     X(UPLOAD, "upload", USER, 10, 500, "uploads begun per user")                         \
-    X(BLOB, "blob", USER, 100, 2000, "other requests about blobs per user")
+    X(UPLOAD_ADDRESS, "upload-address", ADDRESS, 100, 5000, "uploads begun per address") \
+    X(BLOB, "blob", USER, 100, 2000, "other requests about blobs per user")              \
+    X(HTTP, "http", ADDRESS, 500, 5000, "other HTTP requests per address")
 
 enum edge_rate_scope {
     EDGE_RATE_BY_ADDRESS,
+    EDGE_RATE_BY_NAME,
     EDGE_RATE_BY_USER,
     EDGE_RATE_BY_SESSION
 };

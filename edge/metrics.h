@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "edge/limiter.h"
+
 #define EDGE_METRICS(X)                                                                      \
     X(sessions, GAUGE, "connections open")                                                   \
     X(sessions_ready, GAUGE, "sessions logged in")                                           \
@@ -51,6 +53,7 @@
 
 struct edge_metrics {
     uint64_t op_calls[256]; /* by code: requests that reached the gate */
+    uint64_t rate_limited[EDGE_RATE_COUNT];
 #define EDGE_METRIC(field, type, doc) uint64_t field;
     EDGE_METRICS(EDGE_METRIC)
 #undef EDGE_METRIC

@@ -10,6 +10,7 @@
 #include <assert.h>
 
 #include "common/rt/log.h"
+#include "common/rt/random.h"
 #include "common/wire/pack.h"
 
 #include "edge/auth.h"
@@ -122,21 +123,50 @@ static const uint8_t scopes[EDGE_RATE_COUNT] = {
 };
 
 static uint64_t
-rate_key(const edge_session_t *s, uint8_t rate)
+user_key(const struct cq_id *user)
 {
-    uint64_t key = s->number;
-    if (scopes[rate] == EDGE_RATE_BY_ADDRESS) {
-        key = s->address;
-    } else if (scopes[rate] == EDGE_RATE_BY_USER && s->state == EDGE_STATE_READY) {
-        memcpy(&key, s->user.b, sizeof key);
-    }
+    uint64_t key;
+    memcpy(&key, user->b, sizeof key); /* ids are random */
     return key;
+}
+
+static uint64_t
+take(edge_t *e, enum edge_rate rate, uint64_t key)
+{
+    uint64_t retry_ms = edge_limiter_take(e->limiter, rate, key, cq_now_mono_us());
+    e->metrics->rate_limited[rate] += retry_ms != 0;
+    return retry_ms;
 }
 
 uint64_t
 edge_ops_take(edge_t *e, const edge_session_t *s, enum edge_rate rate)
 {
-    return edge_limiter_take(e->limiter, rate, rate_key(s, (uint8_t)rate), cq_now_mono_us());
+    uint64_t key = s->number;
+    if (scopes[rate] == EDGE_RATE_BY_ADDRESS) {
+        key = s->address;
+    } else if (scopes[rate] == EDGE_RATE_BY_USER && s->state == EDGE_STATE_READY) {
+        key = user_key(&s->user);
+    }
+    return take(e, rate, key);
+}
+
+uint64_t
+edge_ops_take_for(edge_t *e, enum edge_rate rate, const struct cq_id *user, uint64_t address)
+{
+    bool is_by_user = scopes[rate] == EDGE_RATE_BY_USER && user;
+    return take(e, rate, is_by_user ? user_key(user) : address);
+}
+
+/* All limits of an operation. Passwords of one account cannot be tried from many addresses. */
+static uint64_t
+take_all(edge_t *e, const edge_session_t *s, uint8_t op, const void *fields)
+{
+    uint64_t retry_ms = edge_ops_take(e, s, (enum edge_rate)ops[op].rate);
+    if (!retry_ms && op == CQ_OP_LOGIN) {
+        const struct cq_auth *m = fields;
+        retry_ms = take(e, EDGE_RATE_LOGIN_NAME, cq_hash(m->name.p, m->name.n));
+    }
+    return retry_ms;
 }
 
 /* The gate: 0, or the error to answer with. */
@@ -158,7 +188,7 @@ pass(edge_t *e, edge_session_t *s, const struct cq_frame_op *op, uint64_t *retry
         return rc;
     }
     const struct edge_op *mine = &ops[op->code];
-    *retry_ms = edge_ops_take(e, s, (enum edge_rate)mine->rate);
+    *retry_ms = take_all(e, s, op->code, fields);
     if (*retry_ms) {
         e->metrics->ops_rate_limited_total++;
         return -CQ_E_RATE_LIMITED;

@@ -29,6 +29,10 @@ void edge_ops_resume(edge_t *e, edge_session_t *s);
 void edge_ops_stop(edge_t *e, edge_session_t *s);
 /* Takes a token of this limit for the session. 0, or after how many ms there will be one. */
 uint64_t edge_ops_take(edge_t *e, const edge_session_t *s, enum edge_rate rate);
+/* The same for whoever has no session (HTTP). user: only for limits that count by it; address: key
+ * of the peer's. */
+uint64_t
+edge_ops_take_for(edge_t *e, enum edge_rate rate, const struct cq_id *user, uint64_t address);
 /* Is there a handler for this code? */
 bool edge_ops_is_served(uint8_t code);
 

@@ -42,7 +42,7 @@ on_accept(void *ctx, const struct edge_ip *ip)
 {
     edge_t *e = ctx;
     return !edge_drain_is_closed(e) &&
-           !edge_limiter_take(e->limiter, EDGE_RATE_ACCEPT, edge_ip_key(ip), cq_now_mono_us());
+           !edge_ops_take_for(e, EDGE_RATE_ACCEPT, NULL, edge_ip_key(ip));
 }
 
 static bool

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 #include "common/rt/random.h"
 
+#include <assert.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -70,6 +72,21 @@ cq_random_id(void)
         randombytes_buf(id.b, sizeof id.b);
     } while (cq_id_is_none(&id));
     return id;
+}
+
+uint64_t
+cq_hash(const void *p, size_t n)
+{
+    static uint8_t key[crypto_shorthash_KEYBYTES];
+    static bool has_key;
+    uint64_t h;
+    static_assert(sizeof h == crypto_shorthash_BYTES, "one number");
+    if (!has_key) {
+        randombytes_buf(key, sizeof key);
+        has_key = true;
+    }
+    (void)crypto_shorthash((uint8_t *)&h, p, n, key);
+    return h;
 }
 
 struct cq_id

@@ -15,6 +15,9 @@ void cq_secure_start(void);
 void cq_random(void *out, size_t n);
 uint64_t cq_random_u64(void);
 struct cq_id cq_random_id(void);
+/* SipHash-2-4 under a key that this process made up: for tables of keys that strangers choose.
+ * Loop thread. */
+uint64_t cq_hash(const void *p, size_t n);
 /* chat id of two users: BLAKE2b-128 of "chasqui-chat" and both ids, smaller first. */
 struct cq_id cq_chat_id(const struct cq_id *a, const struct cq_id *b);
 

@@ -46,11 +46,14 @@ def until(condition, what="the condition", seconds=None):
 class Raw:
     """A WebSocket by hand. `request` are the handshake's own header lines."""
 
-    def __init__(self, port, path="/ws", protocol="chasqui.v1", headers=(), shake=True, seconds=WAIT, rcvbuf=0):
+    def __init__(self, port, path="/ws", protocol="chasqui.v1", headers=(), shake=True, seconds=WAIT, rcvbuf=0,
+                 source=""):
         self.s = socket.socket()
         if rcvbuf:
             self.s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         self.s.settimeout(seconds)
+        if source:
+            self.s.bind((source, 0))
         self.s.connect(("127.0.0.1", port))
         self.got, self.status, self.ops, self.code, self.fragment = b"", None, [], None, b""
         if shake:
