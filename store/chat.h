@@ -166,6 +166,8 @@ store_chat_block_first(uint64_t seq)
 void store_chat_write(cq_buf_t *b, const struct store_chat *c);
 int store_chat_read(struct cq_view row,
                     struct store_chat *c) CQ_MUST_CHECK; /* into a fresh chat; CORRUPT */
+/* Of the same row, only this. */
+int store_chat_read_open(struct cq_view row, bool *open) CQ_MUST_CHECK;
 void store_chat_write_unread(cq_buf_t *b, const struct store_chat *c, int member);
 void store_chat_write_read(cq_buf_t *b, const struct store_chat *c, int member);
 /* INDEX: the full block that begins at seq `first`, which is in the tail. */

@@ -333,6 +333,17 @@ store_chat_read(struct cq_view row, struct store_chat *c)
     return r.err ? -CQ_E_CORRUPT : 0;
 }
 
+int
+store_chat_read_open(struct cq_view row, bool *open)
+{
+    cq_reader_t r = cq_reader_of(row);
+    (void)cq_read_array(&r, CHAT_FIELDS, CHAT_FIELDS);
+    (void)cq_read_uint(&r, UINT64_MAX); /* last_pos */
+    (void)cq_read_uint(&r, UINT64_MAX); /* head */
+    *open = cq_read_bool(&r);
+    return r.err ? -CQ_E_CORRUPT : 0;
+}
+
 /* ---- the audits ---- */
 
 void

@@ -92,9 +92,8 @@ store_friend_each(struct store_core *core, const struct cq_id *user, store_frien
 static bool
 chat_is_open(struct store_core *core, const struct cq_id *id)
 {
-    struct store_chat *chat = NULL;
-    return !cq_id_is_none(id) && store_projection_chat(core->projection, id, &chat) == 0 &&
-           chat->open;
+    bool open = false;
+    return !cq_id_is_none(id) && store_projection_is_open(core->projection, id, &open) == 0 && open;
 }
 
 /* ---- one operation ---- */

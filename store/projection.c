@@ -87,15 +87,23 @@ grow_buckets(store_projection_t *p)
 }
 
 static struct store_entry *
+look_for(const store_projection_t *p, const struct cq_id *id)
+{
+    struct store_entry *e = *bucket_of(p, id);
+    while (e && !cq_id_eq(&e->chat.id, id)) {
+        e = e->chained;
+    }
+    return e;
+}
+
+static struct store_entry *
 find(const store_projection_t *p, const struct cq_id *id)
 {
-    for (struct store_entry *e = *bucket_of(p, id); e; e = e->chained) {
-        if (cq_id_eq(&e->chat.id, id)) {
-            e->used = true;
-            return e;
-        }
+    struct store_entry *e = look_for(p, id);
+    if (e) {
+        e->used = true;
     }
-    return NULL;
+    return e;
 }
 
 static void
@@ -181,6 +189,20 @@ store_projection_chat(store_projection_t *p, const struct cq_id *id, struct stor
     int rc = e ? 0 : load(p, id, &e);
     *chat = rc ? NULL : &e->chat;
     return rc;
+}
+
+int
+store_projection_is_open(const store_projection_t *p, const struct cq_id *id, bool *open)
+{
+    const struct store_entry *e = look_for(p, id);
+    if (e) {
+        *open = e->chat.open;
+        return 0;
+    }
+    struct store_key key = store_key_of(id);
+    struct cq_view row;
+    int rc = p->cfg.row(p->cfg.ctx, STORE_TABLE_CHAT, store_key_view(&key), &row);
+    return rc ? rc : store_chat_read_open(row, open);
 }
 
 int

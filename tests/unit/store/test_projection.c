@@ -344,6 +344,34 @@ clean_chats_leave(void **state)
     assert_true(store_projection_count(p) <= 10); /* cache_max */
 }
 
+/* A list of chats asks this of each: nobody's chats may come into memory for it. */
+static void
+open_is_read_without_loading(void **state)
+{
+    store_projection_t *p = *state;
+    struct cq_id id = chat_number(1);
+    bool open = false;
+    begin(p, 1);
+    assert_int_equal(store_projection_is_open(p, &id, &open), 0);
+    assert_true(open); /* from memory: there is no row yet */
+    store_projection_round(p, pos);
+    (void)commit_slice(p, 100);
+    store_projection_reset(p);
+    open = false;
+    assert_int_equal(store_projection_is_open(p, &id, &open), 0);
+    assert_true(open);
+    assert_int_equal(store_projection_count(p), 0);
+    struct cq_rec_friend f = {
+        .user = ann, .peer = bob, .user_blocks = true, .chat = id, .key_version = 1};
+    struct store_chat *c = NULL;
+    assert_int_equal(store_projection_chat(p, &id, &c), 0);
+    assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_FRIEND, &f), 0);
+    assert_int_equal(store_projection_is_open(p, &id, &open), 0);
+    assert_false(open); /* memory before the row */
+    id = chat_number(2);
+    assert_int_equal(store_projection_is_open(p, &id, &open), -CQ_E_NOT_FOUND);
+}
+
 static void
 damaged_rows_are_errors(void **state)
 {
@@ -355,6 +383,8 @@ damaged_rows_are_errors(void **state)
         (struct disk_row){.table = STORE_TABLE_CHAT, .key = key, .value = {0x93, 1, 2}, .size = 3};
     assert_int_equal(store_projection_chat(p, &id, &c), -CQ_E_CORRUPT);
     assert_null(c);
+    bool open = false;
+    assert_int_equal(store_projection_is_open(p, &id, &open), -CQ_E_CORRUPT);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, done)
@@ -370,6 +400,7 @@ main(void)
         TEST(receipts_are_indexed),
         TEST(many_receipts_are_written_in_parts),
         TEST(clean_chats_leave),
+        TEST(open_is_read_without_loading),
         TEST(damaged_rows_are_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
