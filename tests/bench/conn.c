@@ -41,6 +41,13 @@ static int poller = -1;
 static int timer = -1;
 static SSL_CTX *tls;
 static uint64_t pings;
+static unsigned first_source;
+
+void
+bench_conn_sources(unsigned first)
+{
+    first_source = first;
+}
 
 void
 bench_conn_start(void)
@@ -96,7 +103,7 @@ static void
 choose_source(int fd)
 {
     static unsigned opened;
-    unsigned source = opened++ / PER_SOURCE % SOURCES;
+    unsigned source = (first_source + opened++ / PER_SOURCE) % SOURCES;
     int on = 1;
     struct sockaddr_in from = {.sin_family = AF_INET,
                                .sin_addr.s_addr = htonl(INADDR_LOOPBACK + source)};

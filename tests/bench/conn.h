@@ -45,6 +45,9 @@ struct bench_conn {
 
 /* Raises the limit of open files as far as it goes. */
 void bench_conn_start(void);
+/* Connections come from 127.0.0.1 + first and, when those have no ports left, from the addresses
+ * behind it. */
+void bench_conn_sources(unsigned first);
 /* All connections from now on speak TLS; the edge's certificate must be in this file (PEM). */
 void bench_conn_use_tls(const char *ca_file);
 /* Connects to 127.0.0.1:port. on_turn is called when the handshake is done. Every 16,384

@@ -101,7 +101,7 @@ bench_failover_run(int argc, char **argv)
     say_latency("quiet");
     uint64_t notes = bench_pairs_result()->offline_notes;
     bench_pairs_measure(true);
-    bench_measure_kill_last_edge(&procs);
+    bench_measure_kill_last_edges(&procs, 1);
     double seconds = until_all_are_back();
     run_s(o.seconds);
     const struct bench_pairs_result *t = bench_pairs_result();

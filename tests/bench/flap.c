@@ -273,12 +273,7 @@ open_and_say_memory(void)
     open_all(NULL);
     wait_ms(1000 * SETTLE_S);
     bench_measure_memory(&run.procs, &after);
-    for (size_t i = 0; i < run.procs.count; i++) {
-        char name[64];
-        double bytes = (double)after.pss_bytes[i] - (double)before.pss_bytes[i];
-        (void)snprintf(name, sizeof name, "pss_per_user.%s", run.procs.list[i].name);
-        bench_measure_say(name, bytes / (double)run.user_count, "bytes");
-    }
+    bench_measure_say_memory("pss_per_user", &run.procs, &before, &after, (double)run.user_count);
 }
 
 static void

@@ -2,18 +2,16 @@
  * idle: sessions that say nothing but answer heartbeats: what memory and CPU each one costs.
  */
 #include <inttypes.h>
-#include <stdio.h>
+#include <unistd.h>
 
 #include "tests/bench/bench.h"
-#include "tests/bench/conn.h"
+#include "tests/bench/crowd.h"
 
 enum {
     IN_FLIGHT = 200,
     WARM_UP = 200, /* sessions that come first, so that code and pools are paged in */
     SETTLE_S = 3
 };
-
-#define NS_PER_S UINT64_C(1000000000)
 
 struct options {
     struct bench_system system;
@@ -35,32 +33,6 @@ enum {
 };
 
 static void
-wait_s(uint64_t seconds)
-{
-    uint64_t end = bench_measure_now_ns() + seconds * NS_PER_S;
-    while (bench_measure_now_ns() < end) {
-        bench_conn_poll(end);
-    }
-}
-
-static void
-say_memory(const struct bench_procs *p,
-           const struct bench_sample *a,
-           const struct bench_sample *b,
-           double sessions)
-{
-    char name[64];
-    double sum = 0;
-    for (size_t i = 0; i < p->count; i++) {
-        double bytes = ((double)b->pss_bytes[i] - (double)a->pss_bytes[i]) / sessions;
-        (void)snprintf(name, sizeof name, "pss_per_session.%s", p->list[i].name);
-        bench_measure_say(name, bytes, "bytes");
-        sum += bytes;
-    }
-    bench_measure_say("pss_per_session", sum, "bytes");
-}
-
-static void
 say_heartbeats(const struct bench_sample *a, const struct bench_sample *b, uint64_t pings)
 {
     double cpu_ns = bench_measure_cpu_ns(a, b);
@@ -70,44 +42,71 @@ say_heartbeats(const struct bench_sample *a, const struct bench_sample *b, uint6
     bench_measure_say("cpu_of_a_core", 100 * cpu_ns / wall_ns, "%");
 }
 
+/* Those who are there first pay for what everybody uses; then the others come. */
+static void
+fill(const struct options *o, const struct bench_procs *procs, struct bench_crowd *crowd)
+{
+    static struct bench_sample before, after;
+    bench_crowd_open(crowd, WARM_UP);
+    (void)sleep(SETTLE_S);
+    bench_measure_memory(procs, &before);
+    bench_measure_sample(procs, &before);
+    (void)sleep(SETTLE_S);
+    bench_measure_sample(procs, &after);
+    bench_measure_say_cpu("cpu_per_s_empty", procs, &before, &after, SETTLE_S);
+    uint64_t start = bench_measure_now_ns();
+    bench_measure_sample(procs, &before);
+    bench_crowd_open(crowd, WARM_UP + o->sessions);
+    bench_measure_say("opened",
+                      (double)o->sessions * 1e9 / (double)(bench_measure_now_ns() - start), "1/s");
+    (void)sleep(SETTLE_S);
+    bench_measure_sample(procs, &after);
+    bench_measure_say_cpu("cpu_per_login", procs, &before, &after, (double)o->sessions);
+    bench_measure_memory(procs, &after);
+    bench_measure_say_memory("pss_per_session", procs, &before, &after, (double)o->sessions);
+}
+
+static void
+be_idle(const struct options *o, const struct bench_procs *procs, struct bench_crowd *crowd)
+{
+    static struct bench_sample before, after;
+    uint64_t pings = bench_crowd_pings(crowd);
+    bench_measure_sample(procs, &before);
+    before.own_cpu_ns += bench_crowd_cpu_ns(crowd);
+    (void)sleep((unsigned)o->seconds);
+    bench_measure_sample(procs, &after);
+    after.own_cpu_ns += bench_crowd_cpu_ns(crowd);
+    bench_measure_say_cpu("cpu_per_session_second", procs, &before, &after,
+                          (double)o->sessions * (double)o->seconds);
+    say_heartbeats(&before, &after, bench_crowd_pings(crowd) - pings);
+    if (bench_crowd_away(crowd)) {
+        bench_measure_fail("sessions are gone"); /* or their heartbeats were not answered */
+    }
+}
+
 int
 bench_idle_run(int argc, char **argv)
 {
     static struct bench_procs procs;
-    static struct bench_sample before, after;
     struct options o = {0};
     int rc = cq_config_load(items, ITEM_COUNT, "chasqui-bench idle", argc, argv, &o);
     if (rc) {
         return rc > 0 ? 0 : 2;
     }
     bench_measure_find(&procs, o.system.data);
-    bench_measure_begin("idle", "%" PRIu64 " sessions, %zu edges, %" PRIu64 " s%s", o.sessions,
-                        bench_measure_edges(&procs), o.seconds, o.system.tls_ca[0] ? ", TLS" : "");
     struct bench_login_cfg cfg = {.sessions = WARM_UP + o.sessions,
                                   .seed = o.seed,
                                   .in_flight = IN_FLIGHT,
                                   .port = bench_system_use(&o.system, &procs),
                                   .edges = bench_measure_edges(&procs)};
-    struct bench_login *l = bench_login_new(&cfg);
-    bench_login_open(l, WARM_UP, NULL);
-    wait_s(SETTLE_S);
-    bench_measure_memory(&procs, &before);
-    bench_measure_sample(&procs, &before);
-    wait_s(SETTLE_S);
-    bench_measure_sample(&procs, &after);
-    bench_measure_say_cpu("cpu_per_s_empty", &procs, &before, &after, SETTLE_S);
-    bench_login_open(l, WARM_UP + o.sessions, NULL);
-    wait_s(SETTLE_S);
-    bench_measure_memory(&procs, &after);
-    say_memory(&procs, &before, &after, (double)o.sessions);
-    uint64_t pings = bench_conn_pings();
-    bench_measure_sample(&procs, &before);
-    wait_s(o.seconds);
-    bench_measure_sample(&procs, &after);
-    bench_measure_say_cpu("cpu_per_session_second", &procs, &before, &after,
-                          (double)o.sessions * (double)o.seconds);
-    say_heartbeats(&before, &after, bench_conn_pings() - pings);
-    bench_login_destroy(&l);
+    struct bench_crowd *crowd = bench_crowd_new(&cfg);
+    bench_measure_begin("idle",
+                        "%" PRIu64 " sessions, %zu edges, %zu load generators, %" PRIu64 " s%s",
+                        o.sessions, bench_measure_edges(&procs), bench_crowd_helpers(crowd),
+                        o.seconds, o.system.tls_ca[0] ? ", TLS" : "");
+    fill(&o, &procs, crowd);
+    be_idle(&o, &procs, crowd);
+    bench_crowd_destroy(&crowd);
     cq_config_free(items, ITEM_COUNT, &o);
     return 0;
 }

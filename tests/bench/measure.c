@@ -133,8 +133,8 @@ written_by(pid_t pid)
     return io_of(pid, "wchar: ");
 }
 
-static uint64_t
-pss_of(pid_t pid)
+static void
+memory_of(pid_t pid, uint64_t *pss_bytes, uint64_t *anonymous_bytes)
 {
     char path[PATH_ROOM];
     char text[4096];
@@ -142,7 +142,8 @@ pss_of(pid_t pid)
     if (read_text(path, text, sizeof text)) {
         bench_measure_fail("cannot read %s", path);
     }
-    return 1024 * number_behind(text, "\nPss:");
+    *pss_bytes = 1024 * number_behind(text, "\nPss:");
+    *anonymous_bytes = 1024 * number_behind(text, "\nPss_Anon:");
 }
 
 void
@@ -179,17 +180,26 @@ bench_measure_edges(const struct bench_procs *p)
     return edges;
 }
 
-void
-bench_measure_kill_last_edge(const struct bench_procs *p)
+static void
+kill_one(const struct bench_procs *p, const char *name)
 {
-    char name[32];
-    (void)snprintf(name, sizeof name, "edge.%zu", bench_measure_edges(p));
     for (size_t i = 0; i < p->count; i++) {
         if (strcmp(p->list[i].name, name) == 0 && kill(p->list[i].pid, SIGKILL) == 0) {
             return;
         }
     }
     bench_measure_fail("cannot kill %s", name);
+}
+
+void
+bench_measure_kill_last_edges(const struct bench_procs *p, size_t count)
+{
+    char name[32];
+    size_t edges = bench_measure_edges(p);
+    for (size_t i = 0; i < count; i++) {
+        (void)snprintf(name, sizeof name, "edge.%zu", edges - i);
+        kill_one(p, name);
+    }
 }
 
 void
@@ -223,7 +233,7 @@ void
 bench_measure_memory(const struct bench_procs *p, struct bench_sample *s)
 {
     for (size_t i = 0; i < p->count; i++) {
-        s->pss_bytes[i] = pss_of(p->list[i].pid);
+        memory_of(p->list[i].pid, &s->pss_bytes[i], &s->anonymous_bytes[i]);
     }
 }
 
@@ -310,6 +320,31 @@ bench_measure_say_cpu(const char *metric,
     bench_measure_say(metric, sum, "us");
     (void)snprintf(name, sizeof name, "%s.load_generator", metric);
     bench_measure_say(name, (double)(to->own_cpu_ns - from->own_cpu_ns) / 1e3 / per, "us");
+}
+
+void
+bench_measure_say_memory(const char *metric,
+                         const struct bench_procs *p,
+                         const struct bench_sample *from,
+                         const struct bench_sample *to,
+                         double per)
+{
+    char name[64];
+    double sum = 0;
+    double anonymous = 0;
+    for (size_t i = 0; i < p->count; i++) {
+        double bytes = ((double)to->pss_bytes[i] - (double)from->pss_bytes[i]) / per;
+        double own = ((double)to->anonymous_bytes[i] - (double)from->anonymous_bytes[i]) / per;
+        (void)snprintf(name, sizeof name, "%s.%s", metric, p->list[i].name);
+        bench_measure_say(name, bytes, "bytes");
+        (void)snprintf(name, sizeof name, "%s_anonymous.%s", metric, p->list[i].name);
+        bench_measure_say(name, own, "bytes");
+        sum += bytes;
+        anonymous += own;
+    }
+    bench_measure_say(metric, sum, "bytes");
+    (void)snprintf(name, sizeof name, "%s_anonymous", metric);
+    bench_measure_say(name, anonymous, "bytes");
 }
 
 double

@@ -50,7 +50,9 @@ struct bench_sample {
     uint64_t store_write_bytes;
     size_t count;
     uint64_t cpu_ns[BENCH_PROCS_MAX];
-    uint64_t pss_bytes[BENCH_PROCS_MAX]; /* only bench_measure_memory fills it */
+    /* Only bench_measure_memory fills them: all, and what is the process's own (not of files). */
+    uint64_t pss_bytes[BENCH_PROCS_MAX];
+    uint64_t anonymous_bytes[BENCH_PROCS_MAX];
 };
 
 struct bench_procs {
@@ -62,14 +64,21 @@ struct bench_procs {
 void bench_measure_find(struct bench_procs *p, const char *data);
 /* How many of them are edges. */
 size_t bench_measure_edges(const struct bench_procs *p);
-/* kill -9; deploy/run.sh restarts it. */
-void bench_measure_kill_last_edge(const struct bench_procs *p);
+/* kill -9 of the last ones; deploy/run.sh restarts them. */
+void bench_measure_kill_last_edges(const struct bench_procs *p, size_t count);
 /* Some have died and were restarted: the new ones count from 0 in `before`. */
 void
 bench_measure_sample_again(struct bench_procs *p, const char *data, struct bench_sample *before);
 /* CPU and bytes written, now. */
 void bench_measure_sample(const struct bench_procs *p, struct bench_sample *s);
 void bench_measure_memory(const struct bench_procs *p, struct bench_sample *s);
+/* metric.PROCESS for each and metric for the sum: growth of memory in bytes per `per`, and of the
+ * anonymous part of it. */
+void bench_measure_say_memory(const char *metric,
+                              const struct bench_procs *p,
+                              const struct bench_sample *from,
+                              const struct bench_sample *to,
+                              double per);
 uint64_t bench_measure_own_cpu_ns(void);
 /* Bytes this process has given to write calls. With fdatasync after each commit that is what the
  * disk gets; the kernel's own account of it (write_bytes) counts a whole folio of the page cache,

@@ -6,18 +6,20 @@ set -euo pipefail
 REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 BIN=${CHASQUI_BIN:-$REPO/build/release/bin}
 SCRATCH=
+WARM_UP=200 # sessions of idle that come first
 
 usage() {
     cat <<'END'
 usage: tests/bench/run.sh NAME [options]
-with edges, [--edges N] [--tls]:
+with edges, [--edges N] [--tls]; without --edges: two, and in idle and storm as many as the sessions need files for (ulimit -Hn):
   chat      pairs who talk; closed loop: --pairs 100 --window 8 --bytes 200 --seconds 10 [--no-receipts] [--silent-acks]
             open loop: --rate 500 (messages per second in total), latency counted from when each was due
   failover  an edge is killed under those who talk: --sessions 200 --rate 500
   flap      half of the users lose their connections at once and come back, while others chat: --users 20000 --friends 50 --seconds 10
-  idle      what sessions cost that say nothing, on one edge: --sessions 2000 --seconds 25
+  idle      what sessions cost that say nothing: --sessions 2000 --seconds 25; --sessions most: what fits on one edge here, or on --edges N
   login     RESUME and SYNC at once: --sessions 2000 --in-flight 200
-  storm     an edge is killed and its sessions come back on the others while pairs talk: --sessions 2000 --pairs 100 --rate 500
+  storm     an edge is killed and its sessions come back on two others while pairs talk: --sessions 2000 --pairs 100 --rate 500
+            (with more sessions than fit on one: as many edges as they are on)
 without:
   store     the store alone, no bus: --messages 1000000 --chats 100000 --batch 1024 --bytes 200 [--zipf]
   store-bus messages through broker and store: --in-flight 1024 --messages 1000000
@@ -43,6 +45,43 @@ clean_up() {
         "$REPO/deploy/run.sh" --stop --data "$SCRATCH/data" >/dev/null 2>&1 || true
     fi
     rm -rf -- "$SCRATCH"
+}
+
+# How many sessions one edge can hold: each is an open file, and some are left for other things.
+sessions_per_edge() {
+    local limit
+    limit=$( (ulimit -n 2000000 2>/dev/null || ulimit -n "$(ulimit -Hn)") && ulimit -n)
+    printf '%s\n' "$((limit - 500))"
+}
+
+# edges_for SESSIONS: how many edges hold them.
+edges_for() {
+    local most
+    most=$(sessions_per_edge)
+    printf '%s\n' "$((($1 + most - 1) / most))"
+}
+
+# size_system NAME: sets EDGES, if nobody has, and the options that follow from the number of sessions.
+size_system() {
+    local name=$1 i sessions=2000 killed
+    local -a words=("${OPTIONS[@]}")
+    for ((i = 0; i + 1 < ${#words[@]}; i++)); do
+        [[ ${words[i]} == --sessions ]] || continue
+        if [[ $name == idle && ${words[i + 1]} == most ]]; then
+            EDGES=${EDGES:-1}
+            OPTIONS[i + 1]=$((EDGES * $(sessions_per_edge) - WARM_UP))
+        fi
+        sessions=${OPTIONS[i + 1]}
+    done
+    case $name in
+        idle) EDGES=${EDGES:-$(edges_for "$((sessions + WARM_UP))")} ;;
+        storm)
+            killed=$(edges_for "$sessions")
+            EDGES=${EDGES:-$((killed + 2))}
+            OPTIONS+=(--killed "$killed")
+            ;;
+        *) EDGES=${EDGES:-2} ;;
+    esac
 }
 
 # A row of free ports, outside of those that the kernel gives to connections.
@@ -111,7 +150,7 @@ seed_people() {
     done
     case $name in
         # Somebody for every session, for the warm-up, and for those who talk.
-        idle | login) seed[--users]=$((sessions + 200)) seed[--friends]=0 ;;
+        idle | login) seed[--users]=$((sessions + WARM_UP)) seed[--friends]=0 ;;
         storm) seed[--users]=$((sessions + 2 * pairs)) seed[--friends]=2 ;;
         chat) seed[--users]=$((2 * pairs > 4 ? 2 * pairs : 4)) seed[--friends]=2 ;;
         failover) seed[--users]=$((2 * sessions)) seed[--friends]=2 ;;
@@ -177,7 +216,7 @@ probe_commits() {
 
 main() {
     local name=${1:-}
-    EDGES=2
+    EDGES=
     TLS=no
     case $name in
         chat | failover | flap | idle | login | storm | store | store-bus | history | sync | recovery | fsck) shift ;;
@@ -192,11 +231,8 @@ main() {
     esac
     [[ -x $BIN/chasqui-bench && -x $BIN/chasqui-bench-store ]] ||
         die "$BIN/chasqui-bench is missing: build with BUILD_TESTING=ON (see --help)"
-    case $name in
-        idle) EDGES=1 ;;
-        storm) EDGES=3 ;;
-    esac
     take_options "$@"
+    size_system "$name"
     SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/chasqui-bench.XXXXXX")
     trap clean_up EXIT
     trap 'exit 130' INT TERM HUP
