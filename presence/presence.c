@@ -280,6 +280,7 @@ connect_parts(presence_core_t *core)
     }
     const struct presence_redis_sync_cfg redis = {
         .path = core->cfg->redis_socket,
+        .password_file = core->cfg->redis_password_file,
         .online_ttl_s = core->cfg->online_ttl_s,
         .incarnation = cq_bus_incarnation(core->bus),
         .sessions = core->sessions,

@@ -14,6 +14,7 @@ struct presence_cfg {
     char *name;
     char *broker;
     char *redis_socket;
+    char *redis_password_file; /* "": none */
     char *log_level;
     uint64_t grace_ms;
     uint64_t online_ttl_s;

@@ -17,11 +17,13 @@
 typedef struct presence_redis_link presence_redis_link_t;
 typedef struct presence_redis_reply presence_redis_reply_t;
 
-/* reply: borrowed for the call; NULL if the command failed or its outcome is unknown. */
+/* reply: borrowed for the call; NULL if the command failed or its outcome is unknown: see
+ * presence_redis_link_refusal(). */
 typedef void presence_redis_link_fn(void *ctx, const presence_redis_reply_t *reply);
 
 struct presence_redis_link_cfg {
-    const char *path; /* unix socket; copied */
+    const char *path;          /* unix socket; copied */
+    const char *password_file; /* read for every connection; "": none; copied */
     uint32_t connect_timeout_ms;
     uint32_t command_timeout_ms; /* the oldest unanswered command may take this long, then the
                                     connection is given up */
@@ -35,6 +37,9 @@ presence_redis_link_t *presence_redis_link_new(cq_loop_t *loop,
                                                const struct presence_redis_link_cfg *cfg);
 /* Unanswered commands get NULL; on_state is not called. */
 void presence_redis_link_destroy(presence_redis_link_t **link);
+/* Within fn: did Redis refuse the command (then nothing was done)? The error, "OOM …", else NULL.
+ */
+const char *presence_redis_link_refusal(const presence_redis_link_t *link);
 bool presence_redis_link_is_up(const presence_redis_link_t *link);
 /* How many commands may be queued now; 0 when down. */
 size_t presence_redis_link_room(const presence_redis_link_t *link);
@@ -63,6 +68,8 @@ presence_redis_word(const char *text, size_t n)
 
 /* Text of a string or status reply; an empty view with p NULL for anything else (nil, list). */
 struct cq_view presence_redis_link_text(const presence_redis_reply_t *reply);
+/* Is there an answer that says there is nothing? */
+bool presence_redis_link_is_nil(const presence_redis_reply_t *reply);
 /* Members of a list; 0 for anything else. */
 size_t presence_redis_link_count(const presence_redis_reply_t *reply);
 const presence_redis_reply_t *presence_redis_link_at(const presence_redis_reply_t *reply, size_t i);

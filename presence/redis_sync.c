@@ -16,6 +16,7 @@
 #include "common/rt/check.h"
 #include "common/rt/log.h"
 
+#include "presence/redis_trouble.h"
 #include "presence/redis_value.h"
 #include "presence/stats.h"
 
@@ -25,26 +26,42 @@ enum {
     TURN_MAX = 1024,  /* users written in one turn */
     LEFT_MAX = 65536, /* users who left, waiting to be written */
     REFRESH_MS = 60000,
-    LOOK_MS = 1000,    /* how often the sentinel is read */
+    LOOK_MS = 1000, /* how often the sentinel is read */
+    WAIT_LOOKS_MAX = 30,
     SWEEP_COUNT = 500, /* hint for SCAN */
     SWEEP_PAGE_MAX = 4096,
 };
 
 /* What Redis has to be told of somebody beside the online key: the last word only, however often it
- * changed while Redis was away. */
+ * changed while Redis was away. Kept until Redis has said yes. */
 struct left {
+    presence_redis_sync_t *sync;
     struct cq_id user;
-    struct presence_link link;
-    uint64_t seen_unix_ms; /* 0: not to be set */
+    struct presence_link link; /* in the list: waits to be written */
+    uint64_t seen_unix_ms;     /* 0: not to be set */
     bool forget_seen;
-    bool is_gone; /* the online key is to be deleted */
+    bool is_gone;        /* the online key is to be deleted */
+    bool is_again;       /* changed since it was sent, or failed */
+    unsigned unanswered; /* commands */
+};
+
+/* Steps back from what failed: lets so many looks pass, twice as many each time, until there were
+ * many good ones. */
+struct back_off {
+    unsigned wait, next, good;
 };
 
 struct presence_redis_sync {
     struct presence_redis_sync_cfg cfg;
     presence_redis_link_t *link;
     cq_timer_t *look;
-    bool is_looking; /* the sentinel was asked for */
+    bool is_looking; /* the sentinel was asked for, or set to see whether that works */
+    /* Redis refuses to be written to (full, a replica, …): nothing is, until the sentinel can be
+     * set; then everything. */
+    bool is_refusing;
+    struct back_off refused;      /* after a refusal */
+    struct back_off stolen;       /* after somebody else's sentinel was found */
+    struct presence_link rewrite; /* cursor: all users are being written */
     char incarnation[17];
     char ttl[21];
     uint64_t refresh_ms;        /* REFRESH_MS, or less if keys live shorter */
@@ -90,14 +107,16 @@ left_for(presence_redis_sync_t *s, const struct cq_id *user)
 {
     struct left *left = presence_map_find(&s->left, user);
     if (left) {
+        left->is_again = true;
         return left;
     }
-    if (s->left.count == LEFT_MAX) {
+    if (s->left.count >= LEFT_MAX && !presence_list_is_empty(&s->lefts)) {
         free_left(s, PRESENCE_LIST_OF(s->lefts.next, struct left, link));
         s->is_sweep_owed = true;
         presence_stats.redis_left_dropped_total++;
     }
     left = cq_alloc(sizeof *left);
+    left->sync = s;
     left->user = *user;
     presence_map_put(&s->left, user, left);
     presence_list_append(&s->lefts, &left->link);
@@ -132,15 +151,86 @@ word(const char *text)
     return presence_redis_word(text, strlen(text));
 }
 
-static int
-send_words(presence_redis_sync_t *s, const struct cq_view *words, size_t count)
+static void
+step_back(struct back_off *b)
 {
-    return presence_redis_link_command(s->link,
-                                       &(struct presence_redis_command){words, count, NULL, NULL});
+    b->wait = b->next;
+    b->next = b->next < WAIT_LOOKS_MAX / 2 ? b->next * 2 + 1 : WAIT_LOOKS_MAX;
+    b->good = 0;
+}
+
+static bool
+is_waiting(struct back_off *b)
+{
+    bool is = b->wait > 0;
+    b->wait -= is;
+    return is;
+}
+
+/* True at the moment that it is over. */
+static bool
+has_recovered(struct back_off *b)
+{
+    bool is_over = b->next > 0 && ++b->good >= WAIT_LOOKS_MAX;
+    if (is_over) {
+        *b = (struct back_off){0};
+    }
+    return is_over;
+}
+
+static void
+refuse(presence_redis_sync_t *s, const char *error)
+{
+    if (s->is_refusing) {
+        return;
+    }
+    s->is_refusing = true;
+    step_back(&s->refused);
+    presence_stats.redis_refusing = 1;
+    presence_stats.redis_refusals_total++;
+    presence_redis_trouble_set(presence_redis_trouble_of(error));
+}
+
+/* Of every command that writes. What a broken connection leaves unknown is written again anyhow. */
+static void
+on_written(void *ctx, const presence_redis_reply_t *reply)
+{
+    presence_redis_sync_t *s = ctx;
+    const char *refusal = presence_redis_link_refusal(s->link);
+    if (!reply && refusal) {
+        refuse(s, refusal);
+    }
+}
+
+static void
+on_left_written(void *ctx, const presence_redis_reply_t *reply)
+{
+    struct left *left = ctx;
+    presence_redis_sync_t *s = left->sync;
+    on_written(s, reply);
+    left->is_again |= !reply;
+    if (--left->unanswered > 0 || presence_list_has(&left->link)) {
+        return;
+    }
+    if (left->is_again) {
+        presence_list_append(&s->lefts, &left->link);
+    } else {
+        free_left(s, left);
+    }
 }
 
 static int
-write_left(presence_redis_sync_t *s, const struct left *left)
+send_left(struct left *left, const struct cq_view *words, size_t count)
+{
+    const struct presence_redis_command command = {words, count, on_left_written, left};
+    int rc = presence_redis_link_command(left->sync->link, &command);
+    left->unanswered += rc == 0;
+    return rc;
+}
+
+/* It leaves the list if all of it is under way. */
+static int
+write_left(presence_redis_sync_t *s, struct left *left)
 {
     char seen_key[PRESENCE_REDIS_KEY_SIZE];
     char online_key[PRESENCE_REDIS_KEY_SIZE];
@@ -152,14 +242,23 @@ write_left(presence_redis_sync_t *s, const struct left *left)
     const struct cq_view set[] = {word("SET"), seen, presence_redis_word(value, (size_t)value_n)};
     struct cq_view del[3] = {word("DEL")};
     size_t count = 1;
-    if (left->is_gone) {
+    /* He may be back when it is sent at last: then the key is his new one. */
+    if (left->is_gone && !s->cfg.is_visible(s->cfg.ctx, &left->user)) {
         del[count++] = presence_redis_word(online_key, online_n);
     }
     if (left->forget_seen) {
         del[count++] = seen;
     }
-    int rc = left->seen_unix_ms ? send_words(s, set, 3) : 0;
-    return rc || count == 1 ? rc : send_words(s, del, count);
+    int rc = left->seen_unix_ms ? send_left(left, set, 3) : 0;
+    rc = rc || count == 1 ? rc : send_left(left, del, count);
+    if (rc == 0) {
+        presence_list_remove(&left->link);
+        left->is_again = false;
+        if (left->unanswered == 0) {
+            free_left(s, left);
+        }
+    }
+    return rc;
 }
 
 static int
@@ -185,32 +284,43 @@ write_online(presence_redis_sync_t *s, struct presence_user *user)
         presence_redis_value_write(value, has_times ? user->seen_unix_ms : 0, sessions, count);
     const struct cq_view set[] = {word("SET"), presence_redis_word(key, key_n),
                                   presence_redis_word(value, value_n), word("EX"), word(s->ttl)};
-    int rc = send_words(s, set, 5);
+    const struct presence_redis_command command = {set, 5, on_written, s};
+    int rc = presence_redis_link_command(s->link, &command);
     if (rc == 0) {
         user->written_mono_ms = cq_now_mono_ms();
     }
     return rc;
 }
 
+static struct presence_user *
+next_to_write(presence_redis_sync_t *s)
+{
+    struct presence_link *link = presence_list_pop(&s->dirty);
+    if (link) {
+        return PRESENCE_LIST_OF(link, struct presence_user, dirty);
+    }
+    return presence_list_has(&s->rewrite)
+               ? presence_session_map_walk_next(s->cfg.sessions, &s->rewrite)
+               : NULL;
+}
+
 static void
 write_waiting(presence_redis_sync_t *s)
 {
-    for (int n = 0; n < TURN_MAX && presence_redis_link_room(s->link) > RESERVED; n++) {
-        if (s->left.count > 0) {
-            struct left *left = PRESENCE_LIST_OF(s->lefts.next, struct left, link);
-            if (write_left(s, left) != 0) {
+    for (int n = 0; n < TURN_MAX && !s->is_refusing && presence_redis_link_room(s->link) > RESERVED;
+         n++) {
+        if (!presence_list_is_empty(&s->lefts)) {
+            if (write_left(s, PRESENCE_LIST_OF(s->lefts.next, struct left, link)) != 0) {
                 return;
             }
-            free_left(s, left);
             continue;
         }
-        struct presence_link *link = presence_list_pop(&s->dirty);
-        if (!link) {
+        struct presence_user *user = next_to_write(s);
+        if (!user) {
             return;
         }
-        struct presence_user *user = PRESENCE_LIST_OF(link, struct presence_user, dirty);
         if (write_online(s, user) != 0) {
-            presence_list_append(&s->dirty, &user->dirty);
+            presence_redis_sync_dirty(s, user);
             return;
         }
     }
@@ -251,16 +361,54 @@ presence_redis_sync_ask_seen(presence_redis_sync_t *s,
 static void
 write_everything(presence_redis_sync_t *s)
 {
-    const struct cq_view set[] = {word("SET"), word(PRESENCE_REDIS_SENTINEL), word(s->incarnation)};
-    if (send_words(s, set, 3) != 0) {
-        return; /* the next look finds it missing again */
-    }
-    for (struct presence_link *l = s->cfg.sessions->all.next; l != &s->cfg.sessions->all;
-         l = l->next) {
-        presence_redis_sync_dirty(s, PRESENCE_LIST_OF(l, struct presence_user, all));
-    }
+    presence_session_map_walk(s->cfg.sessions, &s->rewrite);
     presence_stats.redis_rewrites_total++;
     CQ_LOG(INFO, "PRESENCE-REDIS-REWRITE", "users=%zu", s->cfg.sessions->users.count);
+}
+
+/* The sentinel was set. */
+static void
+on_marked(void *ctx, const presence_redis_reply_t *reply)
+{
+    presence_redis_sync_t *s = ctx;
+    s->is_looking = false;
+    on_written(s, reply);
+    if (!reply) {
+        return;
+    }
+    if (s->is_refusing) {
+        CQ_LOG(INFO, "PRESENCE-REDIS-ACCEPTS", "users=%zu left=%zu", s->cfg.sessions->users.count,
+               s->left.count);
+        s->is_refusing = false;
+        s->is_sweep_owed = true;
+        presence_stats.redis_refusing = 0;
+        presence_redis_trouble_set(NULL);
+    }
+    write_everything(s);
+}
+
+static void
+mark(presence_redis_sync_t *s)
+{
+    const struct cq_view set[] = {word("SET"), word(PRESENCE_REDIS_SENTINEL), word(s->incarnation)};
+    const struct presence_redis_command command = {set, 3, on_marked, s};
+    s->is_looking = presence_redis_link_command(s->link, &command) == 0;
+}
+
+/* Somebody else has written it: if that goes on, do not fight about it. */
+static void
+on_stolen(presence_redis_sync_t *s)
+{
+    const char *words = "somebody else writes into this Redis: each presence needs one of its own";
+    if (is_waiting(&s->stolen)) {
+        return;
+    }
+    if (s->stolen.next > 0) {
+        CQ_LOG(WARN, "PRESENCE-REDIS-SHARED", "do=\"%s\"", words);
+        presence_redis_trouble_set(words);
+    }
+    step_back(&s->stolen);
+    mark(s);
 }
 
 static void
@@ -269,12 +417,20 @@ on_sentinel(void *ctx, const presence_redis_reply_t *reply)
     presence_redis_sync_t *s = ctx;
     s->is_looking = false;
     if (!reply) {
+        on_written(s, reply); /* even reading is refused */
         return;
     }
     struct cq_view text = presence_redis_link_text(reply);
     size_t n = strlen(s->incarnation);
-    if (text.n != n || memcmp(text.p, s->incarnation, n) != 0) {
-        write_everything(s);
+    if (presence_redis_link_is_nil(reply)) {
+        mark(s);
+    } else if (text.n != n || memcmp(text.p, s->incarnation, n) != 0) {
+        on_stolen(s);
+    } else {
+        (void)has_recovered(&s->refused);
+        if (has_recovered(&s->stolen)) {
+            presence_redis_trouble_set(NULL);
+        }
     }
 }
 
@@ -282,11 +438,18 @@ static void
 on_look(void *ctx)
 {
     presence_redis_sync_t *s = ctx;
+    if (s->is_looking || !presence_redis_link_is_up(s->link)) {
+        return;
+    }
+    if (s->is_refusing) {
+        if (!is_waiting(&s->refused)) {
+            mark(s);
+        }
+        return;
+    }
     const struct cq_view get[] = {word("GET"), word(PRESENCE_REDIS_SENTINEL)};
     const struct presence_redis_command command = {get, 2, on_sentinel, s};
-    if (!s->is_looking && presence_redis_link_command(s->link, &command) == 0) {
-        s->is_looking = true;
-    }
+    s->is_looking = presence_redis_link_command(s->link, &command) == 0;
 }
 
 /* ---- healing: who does Redis believe online, but is not ---- */
@@ -362,6 +525,9 @@ on_page(void *ctx, const presence_redis_reply_t *reply)
 static void
 sweep_on(presence_redis_sync_t *s)
 {
+    if (s->is_refusing) {
+        return; /* it could not write what it finds */
+    }
     if (s->is_sweep_owed && !s->is_sweeping && s->cfg.lease->ready &&
         presence_redis_link_is_up(s->link)) {
         s->is_sweep_owed = false;
@@ -369,7 +535,7 @@ sweep_on(presence_redis_sync_t *s)
         s->cursor = 0;
     }
     /* Behind those who left in the pipeline: what is known of them is better than what is found. */
-    if (!s->is_sweeping || s->is_step_asked || s->left.count > 0) {
+    if (!s->is_sweeping || s->is_step_asked || !presence_list_is_empty(&s->lefts)) {
         return;
     }
     char cursor[21];
@@ -400,9 +566,12 @@ static void
 on_state(void *ctx, bool up)
 {
     presence_redis_sync_t *s = ctx;
+    /* It may be another one than it was. */
+    s->is_refusing = false;
+    presence_stats.redis_refusing = 0;
     if (up) {
         /* What was under way when it broke may be lost. */
-        write_everything(s);
+        mark(s);
         s->is_sweep_owed = true;
     }
 }
@@ -423,6 +592,7 @@ presence_redis_sync_new(cq_loop_t *loop, const struct presence_redis_sync_cfg *c
     s->page = cq_alloc(SWEEP_PAGE_MAX * sizeof *s->page);
     const struct presence_redis_link_cfg link = {
         .path = cfg->path,
+        .password_file = cfg->password_file,
         .connect_timeout_ms = 2000,
         .command_timeout_ms = 3000,
         .back_off_min_ms = 100,
@@ -443,6 +613,7 @@ presence_redis_sync_destroy(presence_redis_sync_t **s)
     if (*s) {
         cq_timer_destroy(&(*s)->look);
         presence_redis_link_destroy(&(*s)->link);
+        presence_session_map_walk_end(&(*s)->rewrite);
         presence_map_clear(&(*s)->left, free);
         free((*s)->page);
         free(*s);

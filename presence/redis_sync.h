@@ -26,6 +26,7 @@ typedef struct presence_redis_sync presence_redis_sync_t;
 
 struct presence_redis_sync_cfg {
     const char *path;
+    const char *password_file; /* "": none */
     uint64_t online_ttl_s;
     uint64_t incarnation; /* of this presence: the sentinel's value */
     presence_session_map_t *sessions;

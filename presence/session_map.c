@@ -40,6 +40,32 @@ presence_session_map_user(const presence_session_map_t *map, const struct cq_id 
     return presence_map_find(&map->users, user);
 }
 
+/* The cursor stands in the list itself, in front of the next user. */
+void
+presence_session_map_walk(presence_session_map_t *map, struct presence_link *cursor)
+{
+    presence_list_remove(cursor);
+    presence_list_append(map->all.next, cursor);
+}
+
+struct presence_user *
+presence_session_map_walk_next(presence_session_map_t *map, struct presence_link *cursor)
+{
+    struct presence_link *next = cursor->next;
+    presence_list_remove(cursor);
+    if (!next || next == &map->all) {
+        return NULL;
+    }
+    presence_list_append(next->next, cursor);
+    return PRESENCE_LIST_OF(next, struct presence_user, all);
+}
+
+void
+presence_session_map_walk_end(struct presence_link *cursor)
+{
+    presence_list_remove(cursor);
+}
+
 static struct presence_user *
 user_for(presence_session_map_t *map, const struct cq_id *id)
 {

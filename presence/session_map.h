@@ -69,6 +69,13 @@ typedef struct presence_session_map {
 presence_session_map_t *presence_session_map_new(void);
 void presence_session_map_destroy(presence_session_map_t **map);
 
+/* A walk over all users, in pieces: users may come and go in between; whoever comes is at the end.
+ * The cursor is zero at first, and after the last user; end it before that to leave off. */
+void presence_session_map_walk(presence_session_map_t *map, struct presence_link *cursor);
+struct presence_user *presence_session_map_walk_next(presence_session_map_t *map,
+                                                     struct presence_link *cursor);
+void presence_session_map_walk_end(struct presence_link *cursor);
+
 struct presence_session_info {
     uint16_t edge; /* < PRESENCE_EDGE_MAX */
     uint64_t number;

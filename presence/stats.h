@@ -38,11 +38,13 @@
     X(watchlists_failed_total, COUNTER, "WATCHLIST without an answer")                          \
     X(bad_items_total, COUNTER, "items from the bus that could not be read")                    \
     X(redis_up, GAUGE, "1 if Redis answers")                                                    \
+    X(redis_refusing, GAUGE, "1 while Redis refuses to be written to")                          \
     X(redis_commands_total, COUNTER, "commands sent to Redis")                                  \
     X(redis_errors_total, COUNTER, "commands that Redis refused or did not answer")             \
     X(redis_timeouts_total, COUNTER, "connections given up because Redis did not answer")       \
     X(redis_connects_total, COUNTER, "connections to Redis that worked")                        \
     X(redis_rewrites_total, COUNTER, "times that everything was written to Redis again")        \
+    X(redis_refusals_total, COUNTER, "times that Redis began to refuse to be written to")       \
     X(redis_left_dropped_total, COUNTER, "last-seen times dropped while Redis was away")
 
 struct presence_stats {

@@ -15,6 +15,7 @@ struct actor {
     char version[32];
     uint64_t start_unix_s; /* 0: unknown */
     bool answers;
+    char trouble[192]; /* what it says is wrong with it, "": nothing */
 };
 
 static void
@@ -25,6 +26,7 @@ examine(struct ctl *ctl, struct actor *a)
         a->answers = true;
         (void)ctl_metrics_label(&text, "chasqui_info", "version", a->version, sizeof a->version);
         (void)ctl_metrics_value(&text, "chasqui_start_time_seconds", &a->start_unix_s);
+        (void)ctl_metrics_label(&text, "chasqui_trouble", "what", a->trouble, sizeof a->trouble);
     }
     cq_buf_free(&text);
 }
@@ -50,7 +52,21 @@ print_json(struct ctl *ctl, const struct actor *a)
         json_null(&ctl->line, "started_unix_ms");
     }
     json_bool(&ctl->line, "answers", a->answers);
+    if (a->trouble[0]) {
+        json_str(&ctl->line, "trouble", a->trouble);
+    } else {
+        json_null(&ctl->line, "trouble");
+    }
     json_end(&ctl->line);
+}
+
+static const char *
+state_of(const struct actor *a)
+{
+    if (!a->answers) {
+        return "does not answer";
+    }
+    return a->trouble[0] ? "in trouble" : "up";
 }
 
 static void
@@ -68,10 +84,15 @@ print_table(const struct actor *actors, size_t count)
                            s / 60 % 60, s % 60);
         }
         const char *cells[] = {a->peer.name, a->peer.role, a->version[0] ? a->version : "-", uptime,
-                               a->answers ? "up" : "does not answer"};
+                               state_of(a)};
         out_table_row(table, cells, NULL);
     }
     out_table_print(&table, 1U << 3);
+    for (size_t i = 0; i < count; i++) {
+        if (actors[i].trouble[0]) {
+            (void)printf("%s: %s\n", actors[i].peer.name, actors[i].trouble);
+        }
+    }
 }
 
 /* A system without one of these does not serve. */
@@ -90,7 +111,7 @@ check_roles(struct ctl *ctl, const struct actor *actors, size_t count)
         }
     }
     for (size_t i = 0; i < count && rc == CTL_OK; i++) {
-        rc = actors[i].answers ? CTL_OK : CTL_FAILED;
+        rc = actors[i].answers && !actors[i].trouble[0] ? CTL_OK : CTL_FAILED;
     }
     return rc;
 }

@@ -19,6 +19,7 @@ static struct {
 } tables[TABLES_MAX];
 static size_t table_count;
 static uint64_t start_unix_s;
+static const char *trouble;
 
 static const char *const type_names[] = {
     [CQ_METRIC_COUNTER] = "counter",
@@ -80,6 +81,20 @@ append_self(cq_buf_t *out, const char *part)
                    "chasqui_start_time_seconds{part=\"%s\"} %" PRIu64 "\n",
                    part, part, start_unix_s);
     append_text(out, text);
+    if (trouble) {
+        (void)snprintf(text, sizeof text,
+                       "# HELP chasqui_trouble what is wrong, and what to do\n"
+                       "# TYPE chasqui_trouble gauge\n"
+                       "chasqui_trouble{part=\"%s\",what=\"%s\"} 1\n",
+                       part, trouble);
+        append_text(out, text);
+    }
+}
+
+void
+cq_metric_trouble(const char *what)
+{
+    trouble = what;
 }
 
 void

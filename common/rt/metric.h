@@ -25,8 +25,13 @@ struct cq_metric {
 
 /* Adds a table (borrowed). At most 16 tables; loop thread, at start. */
 void cq_metric_register(const struct cq_metric *metrics, size_t count);
+/* What is wrong with this process at the moment and what to do about it, in words without quotes
+ * and backslashes, as the sample chasqui_trouble{part=…,what=…} 1; NULL: nothing, no sample.
+ * Borrowed until the next call; loop thread. */
+void cq_metric_trouble(const char *what);
 /* Prometheus text exposition format 0.0.4: chasqui_info (with the version) and
- * chasqui_start_time_seconds, then all tables; each sample labelled part="edge.1". */
+ * chasqui_start_time_seconds, chasqui_trouble if there is one, then all tables; each sample
+ * labelled part="edge.1". */
 void cq_metric_text(cq_buf_t *out, const char *part);
 
 #endif

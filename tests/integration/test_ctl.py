@@ -50,6 +50,23 @@ def test_status_fails_without_a_store(system, ctl):
     assert rows[-1]["type"] == "error" and "no store" in rows[-1]["message"]
 
 
+def test_status_says_what_is_wrong(system, ctl):
+    redis = system.redis_client()
+    redis.config_set("maxmemory", 1)
+    try:
+        # Nobody writes to Redis until something happens; without its mark presence does.
+        redis.delete("chasqui:presence:incarnation")
+        code, rows = eventually(lambda: (r := ctl.json("status"))[0] and r, what="trouble")
+        assert code == 1
+        said = {r["name"]: r["trouble"] for r in rows if r["type"] == "actor"}
+        assert "Redis is full" in said["presence.1"] and [n for n, t in said.items() if t] == ["presence.1"]
+        code, out, _ = ctl.run("status")
+        assert code == 1 and "in trouble" in out and "\npresence.1: Redis is full: raise its maxmemory" in out
+    finally:
+        redis.config_set("maxmemory", 0)
+    eventually(lambda: ctl.run("status")[0] == 0, what="well again")
+
+
 def test_status_says_who_does_not_answer(system, ctl):
     system.edge(2).freeze()
     try:

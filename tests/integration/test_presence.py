@@ -12,39 +12,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
 from bus import Actor  # noqa: E402
 from presence_world import (  # noqa: E402
     ANNOUNCED, DELIVERED, GRACE_S, LOOKUP, PRESENCE, ROUTE, ROUTE_BEGIN, SEEN, SESSION_DOWN, SESSION_UP, TICK_S,
-    WATCHLIST, Edge, Store, World, new_id, now_ms)
+    WATCHLIST, Edge, new_id, now_ms, running)
 
 BAD_ARG, NOT_FOUND, BUSY, UNAVAILABLE, DENIED = 4, 20, 31, 32, 47
 
 
 @pytest.fixture
 def world(tmp_path):
-    w = World(tmp_path)
-    try:
-        w.start_redis()
-        w.start_broker()
-        w.until(lambda: "BROKER-LISTEN" in w.log("broker"), what="broker")
-        w.store = w.join(Store(w))
-        w.edges = [w.join(Edge(w, "edge.1")), w.join(Edge(w, "edge.2"))]
-        w.start_presence()
-        w.until(lambda: all(PRESENCE in a.peers for a in w.actors), what="presence")
-        w.until(lambda: "PRESENCE-READY" in w.log("presence"), what="ready")
-        w.until(lambda: "PRESENCE-REDIS-UP" in w.log("presence"), what="redis link")
-        w.store.begin()
+    with running(tmp_path) as w:
         yield w
-        for name in list(w.processes):
-            process = w.processes[name]
-            assert process.poll() is None or name == "redis", f"{name} died: {w.log(name)[-3000:]}"
-        if "presence" in w.processes:
-            assert w.kill("presence", signal.SIGTERM) == 0, w.log("presence")[-3000:]
-        assert "Sanitizer" not in w.log("presence") and "runtime error" not in w.log("presence")
-    finally:
-        for name in list(w.processes):
-            w.kill(name)
-        for actor in w.actors:
-            actor.close()
-        for log in w.logs.values():
-            log.close()
 
 
 @pytest.fixture

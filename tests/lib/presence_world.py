@@ -118,6 +118,7 @@ class World:
         self.endpoint = f"ipc://{folder}/broker.sock"
         self.redis_path = folder / "redis.sock"
         self.processes, self.actors, self.logs = {}, [], {}
+        self.options = []  # of presence
 
     def spawn(self, name, *command):
         log = self.logs.setdefault(name, open(self.folder / f"{name}.log", "ab"))
@@ -129,7 +130,7 @@ class World:
     def start_presence(self):
         self.spawn("presence", BIN / "chasqui-presence", "--name", PRESENCE, "--broker", self.endpoint,
                    "--redis-socket", self.redis_path, "--grace-ms", int(GRACE_S * 1000), "--tick-ms", int(TICK_S * 1000),
-                   "--online-ttl-s", 30, "--log-level", "debug")
+                   "--online-ttl-s", 30, "--log-level", "debug", *self.options)
 
     def start_redis(self):
         self.spawn("redis", "redis-server", "--port", 0, "--unixsocket", self.redis_path, "--save", "",
@@ -192,5 +193,45 @@ class World:
                 return int(line.rsplit(" ", 1)[1])
         raise AssertionError(f"no metric {name}")
 
+    def trouble(self):
+        """What presence says is wrong, or None."""
+        answer = self.store.request(PRESENCE, METRICS)
+        for line in answer[1].splitlines():
+            if line.startswith("chasqui_trouble{"):
+                return line.split('what="')[1].split('"')[0]
+        return None
+
     def key(self, kind, user):
         return self.redis().get(f"chasqui:{kind}:{user.hex()}")
+
+
+@contextlib.contextmanager
+def running(folder, options=()):
+    """A World with two edges and a store, ready; in the end presence must have lived through it all."""
+    w = World(folder)
+    w.options = [*options]
+    try:
+        w.start_redis()
+        w.start_broker()
+        w.until(lambda: "BROKER-LISTEN" in w.log("broker"), what="broker")
+        w.store = w.join(Store(w))
+        w.edges = [w.join(Edge(w, "edge.1")), w.join(Edge(w, "edge.2"))]
+        w.start_presence()
+        w.until(lambda: all(PRESENCE in a.peers for a in w.actors), what="presence")
+        w.until(lambda: "PRESENCE-READY" in w.log("presence"), what="ready")
+        w.until(lambda: "PRESENCE-REDIS-UP" in w.log("presence"), what="redis link")
+        w.store.begin()
+        yield w
+        for name in list(w.processes):
+            process = w.processes[name]
+            assert process.poll() is None or name == "redis", f"{name} died: {w.log(name)[-3000:]}"
+        if "presence" in w.processes:
+            assert w.kill("presence", signal.SIGTERM) == 0, w.log("presence")[-3000:]
+        assert "Sanitizer" not in w.log("presence") and "runtime error" not in w.log("presence")
+    finally:
+        for name in list(w.processes):
+            w.kill(name)
+        for actor in w.actors:
+            actor.close()
+        for log in w.logs.values():
+            log.close()

@@ -114,6 +114,46 @@ test_edge_goes(void **state)
     presence_session_map_destroy(&m);
 }
 
+static void
+test_walk_while_users_come_and_go(void **state)
+{
+    (void)state;
+    presence_session_map_t *m = presence_session_map_new();
+    struct presence_link cursor = {0};
+    struct presence_gone gone;
+    assert_null(presence_session_map_walk_next(m, &cursor)); /* none began */
+    for (uint32_t u = 0; u < 100; u++) {
+        assert_int_equal(add(m, 0, u, u), 0);
+    }
+    presence_session_map_walk(m, &cursor);
+    bool seen[200] = {false};
+    struct presence_user *user;
+    uint32_t next = 100;
+    while ((user = presence_session_map_walk_next(m, &cursor))) {
+        uint32_t n = number_of(&user->id);
+        assert_false(seen[n]);
+        seen[n] = true;
+        if (n % 3 == 0) { /* this one goes, and the one after the next */
+            assert_true(presence_session_map_remove(m, presence_session_map_find(m, 0, n), &gone));
+            struct presence_session *s = presence_session_map_find(m, 0, n + 2);
+            assert_true(!s || presence_session_map_remove(m, s, &gone));
+        }
+        if (n < 100 && n % 5 == 0) {
+            assert_int_equal(add(m, 0, next, next), 0);
+            next++;
+        }
+    }
+    for (uint32_t n = 0; n < next; n++) {
+        assert_true(seen[n] || !presence_session_map_find(m, 0, n));
+    }
+    assert_false(presence_list_has(&cursor));
+    presence_session_map_walk(m, &cursor);
+    presence_session_map_walk(m, &cursor); /* again from the start */
+    assert_non_null(presence_session_map_walk_next(m, &cursor));
+    presence_session_map_walk_end(&cursor);
+    presence_session_map_destroy(&m);
+}
+
 int
 main(void)
 {
@@ -123,6 +163,7 @@ main(void)
         cmocka_unit_test(test_number_moves_to_another_user),
         cmocka_unit_test(test_limit_of_a_user),
         cmocka_unit_test(test_edge_goes),
+        cmocka_unit_test(test_walk_while_users_come_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,6 +35,7 @@ text(void **state)
     assert_non_null(started);
     uint64_t start_unix_s = strtoull(strchr(started, ' ') + 1, NULL, 10);
     assert_in_range(start_unix_s, cq_now_unix_ms() / 1000 - 60, cq_now_unix_ms() / 1000);
+    assert_null(strstr(all, "chasqui_trouble"));
     const char *tables = strstr(all, "# HELP test_things_total");
     assert_non_null(tables);
     assert_string_equal(tables, "# HELP test_things_total things\n"
@@ -46,9 +47,28 @@ text(void **state)
     cq_buf_free(&out);
 }
 
+static void
+trouble(void **state)
+{
+    (void)state;
+    static const char sample[] =
+        "\nchasqui_trouble{part=\"edge.1\",what=\"no air: open a window\"} 1\n";
+    cq_buf_t out = {0};
+    cq_metric_trouble("no air: open a window");
+    cq_metric_text(&out, "edge.1");
+    cq_buf_append(&out, "", 1);
+    assert_non_null(strstr((const char *)out.data, sample));
+    cq_buf_clear(&out);
+    cq_metric_trouble(NULL);
+    cq_metric_text(&out, "edge.1");
+    cq_buf_append(&out, "", 1);
+    assert_null(strstr((const char *)out.data, "chasqui_trouble"));
+    cq_buf_free(&out);
+}
+
 int
 main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(text)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(text), cmocka_unit_test(trouble)};
     return cmocka_run_group_tests_name("rt.metric", tests, NULL, NULL);
 }
