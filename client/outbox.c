@@ -15,6 +15,7 @@ static const struct verdict_row {
     {CQ_E_TOO_BIG, CQ_OUTBOX_REFUSED},
     {CQ_E_UNKNOWN_OP, CQ_OUTBOX_REFUSED},
     {CQ_E_DENIED, CQ_OUTBOX_REFUSED},
+    {CQ_E_NO_BLOB, CQ_OUTBOX_REFUSED},
 };
 
 enum cq_outbox_verdict

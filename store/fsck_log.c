@@ -99,6 +99,11 @@ check_message(struct replay *r,
     if (!is_good) {
         say_message(r, e, pos, m);
     }
+    struct cq_media media;
+    if (cq_media_read(m->media, &media) < 0 && !r->g->is_closed) {
+        store_fsck_find_record(r->f, STORE_FSCK_LOG_RECORD, pos, "a media part of another form",
+                               "[blob, length, thumbnail] or nil");
+    }
     return is_good;
 }
 

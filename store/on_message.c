@@ -6,6 +6,14 @@
 #include "store/core.h"
 #include "store/record.h"
 
+static bool
+is_same_media(const struct cq_media *a, const struct cq_media *b)
+{
+    return cq_id_eq(&a->blob, &b->blob) && a->length == b->length &&
+           a->thumbnail.n == b->thumbnail.n &&
+           (a->thumbnail.n == 0 || memcmp(a->thumbnail.p, b->thumbnail.p, a->thumbnail.n) == 0);
+}
+
 /* A dseq that was taken before: the first answer again if the bytes are the same. The design's
  * "hash of the ciphertext" is the ciphertext itself here: the log has it, a retry is rare, and
  * equality needs no collision argument. */
@@ -29,7 +37,16 @@ repeat_send(struct store_core *core,
     if (rc) {
         return rc;
     }
-    bool same = first.key_version == send->key_version &&
+    struct cq_media first_media;
+    struct cq_media media;
+    if (cq_media_read(first.media, &first_media) < 0) {
+        return -CQ_E_CORRUPT;
+    }
+    rc = cq_media_read(send->media, &media);
+    if (rc < 0) {
+        return rc;
+    }
+    bool same = first.key_version == send->key_version && is_same_media(&first_media, &media) &&
                 first.ciphertext.n == send->ciphertext.n &&
                 memcmp(first.nonce.p, send->nonce.p, CQ_NONCE_SIZE) == 0 &&
                 memcmp(first.ciphertext.p, send->ciphertext.p, send->ciphertext.n) == 0;
@@ -51,23 +68,36 @@ check_new_device(struct store_core *core, struct store_call *call, const struct 
     return store_device_check(core, &call->user, &call->device);
 }
 
+/* Counts the reference in the commit that will have the message, and writes the record's media part
+ * (values of later versions behind the known ones are not kept). The blob's row is written through
+ * with the commit, so a replay of the log has nothing to count. */
 static int
-accept_send(struct store_core *core,
-            struct store_call *call,
-            struct store_chat *chat,
-            const struct cq_send *send)
+refer(struct store_core *core,
+      const struct store_call *call,
+      const struct store_chat *chat,
+      const struct cq_send *send,
+      cq_buf_t *out)
 {
-    if (!chat->open) {
-        return -CQ_E_CHAT_CLOSED;
-    }
-    if (send->key_version != chat->key_version) {
-        return -CQ_E_KEY_VERSION;
-    }
-    int rc = store_chat_device(chat, &call->device) ? 0 : check_new_device(core, call, chat);
-    rc = rc ? rc : store_core_writable(core);
-    if (rc) {
+    struct cq_media media;
+    int rc = cq_media_read(send->media, &media);
+    if (rc <= 0) {
         return rc;
     }
+    rc = store_blob_may_refer(core, &call->user, &media.blob, media.length);
+    rc = rc ? rc : store_blob_refer(core, chat, &media.blob);
+    if (!rc) {
+        cq_schema_write_array(&cq_media_schema, out, &media);
+    }
+    return rc;
+}
+
+static int
+append_send(struct store_core *core,
+            struct store_call *call,
+            struct store_chat *chat,
+            const struct cq_send *send,
+            struct cq_view media)
+{
     struct cq_rec_message m = {
         .chat = chat->id,
         .seq = chat->head + 1,
@@ -78,15 +108,37 @@ accept_send(struct store_core *core,
         .key_version = send->key_version,
         .nonce = send->nonce,
         .ciphertext = send->ciphertext,
+        .media = media,
     };
     uint64_t pos = 0;
-    rc = store_core_append(core, chat, CQ_REC_MESSAGE, &m, &pos);
+    int rc = store_core_append(core, chat, CQ_REC_MESSAGE, &m, &pos);
     if (rc) {
         return rc;
     }
     struct cq_sent sent = {m.seq, m.time_unix_ms};
     store_core_reply(core, call->from, &cq_sent_schema, &sent);
     return 0;
+}
+
+static int
+accept_send(struct store_core *core,
+            struct store_call *call,
+            struct store_chat *chat,
+            const struct cq_send *send)
+{
+    cq_buf_t media = {0};
+    if (!chat->open) {
+        return -CQ_E_CHAT_CLOSED;
+    }
+    if (send->key_version != chat->key_version) {
+        return -CQ_E_KEY_VERSION;
+    }
+    int rc = store_chat_device(chat, &call->device) ? 0 : check_new_device(core, call, chat);
+    rc = rc ? rc : store_core_writable(core);
+    rc = rc ? rc : refer(core, call, chat, send, &media);
+    rc = rc ? rc : append_send(core, call, chat, send, (struct cq_view){media.data, media.size});
+    cq_buf_free(&media);
+    return rc;
 }
 
 int

@@ -250,6 +250,19 @@ cq_envelope_open(const void *data, size_t n, cq_reader_t *r)
     return r->err ? -CQ_E_BAD_FRAME : (int)count;
 }
 
+int
+cq_media_read(struct cq_view value, struct cq_media *out)
+{
+    static const uint8_t nil = 0xc0;
+    *out = (struct cq_media){0};
+    if (value.n == 0 || (value.n == 1 && value.p[0] == nil)) {
+        return 0;
+    }
+    cq_reader_t r = cq_reader_of(value);
+    int rc = cq_schema_read_array(&cq_media_schema, &r, out);
+    return rc ? rc : cq_reader_at_end(&r) ? 1 : -CQ_E_BAD_FRAME;
+}
+
 const struct cq_schema *
 cq_rec_schema(enum cq_rec_kind kind)
 {
@@ -295,7 +308,5 @@ cq_rec_open(const void *data, size_t n, enum cq_rec_kind *kind, cq_reader_t *fie
 int
 cq_rec_read(enum cq_rec_kind kind, cq_reader_t *fields, size_t count, void *out)
 {
-    const struct cq_schema *s = cq_rec_schema(kind);
-    size_t later = kind == CQ_REC_FRIEND ? 1 : 0; /* `device` */
-    return cq_schema_read_required(s, fields, count, s->field_count - later, out);
+    return cq_schema_read(cq_rec_schema(kind), fields, count, out);
 }

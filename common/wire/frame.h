@@ -147,6 +147,12 @@ int cq_envelope_read(const void *data, size_t n, struct cq_envelope *e) CQ_MUST_
 /* Opens a body (array of items): number of items or negative; *r at the first. */
 int cq_envelope_open(const void *data, size_t n, cq_reader_t *r) CQ_MUST_CHECK;
 
+/* ---- the media part of SEND, MESSAGE and their record ---- */
+
+/* Decodes a field `media`: 1; 0 if it is nil or missing (*out is zeroed); -CQ_E_BAD_ARG or
+ * -CQ_E_BAD_FRAME. The thumbnail borrows the value's bytes. */
+int cq_media_read(struct cq_view value, struct cq_media *out) CQ_MUST_CHECK;
+
 /* ---- log records: array [kind, fields…] ---- */
 
 enum cq_rec_kind {

@@ -18,6 +18,7 @@ enum {
     CQ_SIGN_SIZE = 64,                                  /* Ed25519 signature */
     CQ_TEXT_MAX = 16384,                                /* a message's text, UTF-8 */
     CQ_CIPHERTEXT_MAX = CQ_TEXT_MAX + 64 + CQ_MAC_SIZE, /* text, its msgpack frame, MAC */
+    CQ_THUMBNAIL_MAX = 8192,                            /* a medium's thumbnail, encrypted */
     CQ_TOKEN_MAX = 512,                                 /* signed resume token */
     CQ_WINDOW = 16, /* W: unanswered sends per (chat, device); stored answers per device */
     CQ_HISTORY_MAX_COUNT = 500, /* messages in one HISTORY answer */

@@ -45,15 +45,21 @@ read_field(const struct cq_field *f, cq_reader_t *r, void *place)
     }
 }
 
+static size_t
+required(const struct cq_schema *s)
+{
+    size_t n = s->field_count;
+    while (n && s->fields[n - 1].is_later) {
+        n--;
+    }
+    return n;
+}
+
 int
-cq_schema_read_required(const struct cq_schema *s,
-                        cq_reader_t *r,
-                        size_t available,
-                        size_t required,
-                        void *out)
+cq_schema_read(const struct cq_schema *s, cq_reader_t *r, size_t available, void *out)
 {
     memset(out, 0, s->struct_size);
-    if (available < required) {
+    if (available < s->field_count && available < required(s)) {
         return -CQ_E_BAD_ARG;
     }
     for (size_t i = 0; i < s->field_count && i < available; i++) {
@@ -63,12 +69,6 @@ cq_schema_read_required(const struct cq_schema *s,
         (void)cq_read_any(r);
     }
     return r->err;
-}
-
-int
-cq_schema_read(const struct cq_schema *s, cq_reader_t *r, size_t available, void *out)
-{
-    return cq_schema_read_required(s, r, available, s->field_count, out);
 }
 
 int

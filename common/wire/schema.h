@@ -40,6 +40,7 @@ struct cq_field {
     size_t offset;
     uint64_t min;
     uint64_t max;
+    bool is_later; /* earlier versions do not have it: may be missing, at the end only */
 };
 
 struct cq_schema {
@@ -56,15 +57,19 @@ struct cq_schema {
 #define CQ_M_BOOL(T, f)           bool f;
 #define CQ_M_LIST(T, f, max)      struct cq_list f;
 #define CQ_M_ANY(T, f)            struct cq_view f;
+#define CQ_M_ANY_LATER            CQ_M_ANY
+#define CQ_M_ID_LATER             CQ_M_ID
 /* … and for their descriptors. */
-#define CQ_D_UINT(T, f, max)     {#f, CQ_FIELD_UINT, offsetof(T, f), 0, max},
-#define CQ_D_ID(T, f)            {#f, CQ_FIELD_ID, offsetof(T, f), 0, 0},
-#define CQ_D_NID(T, f)           {#f, CQ_FIELD_ID_OR_NIL, offsetof(T, f), 0, 0},
-#define CQ_D_BIN(T, f, min, max) {#f, CQ_FIELD_BIN, offsetof(T, f), min, max},
-#define CQ_D_STR(T, f, min, max) {#f, CQ_FIELD_STR, offsetof(T, f), min, max},
-#define CQ_D_BOOL(T, f)          {#f, CQ_FIELD_BOOL, offsetof(T, f), 0, 0},
-#define CQ_D_LIST(T, f, max)     {#f, CQ_FIELD_LIST, offsetof(T, f), 0, max},
-#define CQ_D_ANY(T, f)           {#f, CQ_FIELD_ANY, offsetof(T, f), 0, 0},
+#define CQ_D_UINT(T, f, max)     {#f, CQ_FIELD_UINT, offsetof(T, f), 0, max, false},
+#define CQ_D_ID(T, f)            {#f, CQ_FIELD_ID, offsetof(T, f), 0, 0, false},
+#define CQ_D_NID(T, f)           {#f, CQ_FIELD_ID_OR_NIL, offsetof(T, f), 0, 0, false},
+#define CQ_D_NID_LATER(T, f)     {#f, CQ_FIELD_ID_OR_NIL, offsetof(T, f), 0, 0, true},
+#define CQ_D_BIN(T, f, min, max) {#f, CQ_FIELD_BIN, offsetof(T, f), min, max, false},
+#define CQ_D_STR(T, f, min, max) {#f, CQ_FIELD_STR, offsetof(T, f), min, max, false},
+#define CQ_D_BOOL(T, f)          {#f, CQ_FIELD_BOOL, offsetof(T, f), 0, 0, false},
+#define CQ_D_LIST(T, f, max)     {#f, CQ_FIELD_LIST, offsetof(T, f), 0, max, false},
+#define CQ_D_ANY(T, f)           {#f, CQ_FIELD_ANY, offsetof(T, f), 0, 0, false},
+#define CQ_D_ANY_LATER(T, f)     {#f, CQ_FIELD_ANY, offsetof(T, f), 0, 0, true},
 
 /* CQ_DECLARE_MESSAGE(send, CQ_SEND_FIELDS): struct cq_send and const struct cq_schema
  * cq_send_schema. */
@@ -90,17 +95,11 @@ struct cq_schema {
                                                 sizeof tag##_fields / sizeof tag##_fields[0],      \
                                                 sizeof(struct cq_##tag)};
 
-/* Reads the fields from the next `available` values and skips what is left of them. 0 or
- * -CQ_E_BAD_ARG/-CQ_E_BAD_FRAME; *out (struct_size bytes) is zeroed first; views in it borrow the
- * reader's bytes. */
+/* Reads the fields from the next `available` values and skips what is left of them. Later fields
+ * may be missing: they are none, empty. 0 or -CQ_E_BAD_ARG/-CQ_E_BAD_FRAME; *out (struct_size
+ * bytes) is zeroed first; views in it borrow the reader's bytes. */
 int cq_schema_read(const struct cq_schema *s, cq_reader_t *r, size_t available, void *out)
     CQ_MUST_CHECK;
-/* The same; fields behind the first `required` ones may be missing: they are zero, none, empty. */
-int cq_schema_read_required(const struct cq_schema *s,
-                            cq_reader_t *r,
-                            size_t available,
-                            size_t required,
-                            void *out) CQ_MUST_CHECK;
 /* As cq_schema_read for fields that are an array of their own. */
 int cq_schema_read_array(const struct cq_schema *s, cq_reader_t *r, void *out) CQ_MUST_CHECK;
 

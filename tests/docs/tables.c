@@ -28,6 +28,9 @@ print_type(const struct cq_field *f)
     } else if (f->type == CQ_FIELD_UINT && f->max <= UINT32_MAX) {
         printf("(≤ %" PRIu64 ")", f->max);
     }
+    if (f->is_later) {
+        printf(" or nil");
+    }
 }
 
 static void
@@ -96,6 +99,7 @@ print_entries(void)
         {&cq_cursor_schema, "`cursors` of a sync_chat"},
         {&cq_chat_row_schema, "CHATS answer; `last` is a message or nil"},
         {&cq_message_schema, "HISTORY answer"},
+        {&cq_media_schema, "`media` of SEND and of a message"},
         {&cq_ack_cursor_schema, "ACK"},
         {&cq_life_member_schema, "`members` of a LEDGER answer"},
         {&cq_life_device_schema, "`devices` of a LEDGER answer"},
@@ -161,8 +165,10 @@ print_examples(void)
     struct cq_send send = {
         .chat = id_of(0x10), .dseq = 2, .prev = 1, .key_version = 1, .nonce = n, .ciphertext = c};
     struct cq_sent sent = {300, 1795497454817};
-    struct cq_message message = {id_of(0x10), 300, id_of(0x20), id_of(0x30), 2, 1795497454817, 1,
-                                 n,           c};
+    struct cq_message message = {id_of(0x10),   300, id_of(0x20), id_of(0x30), 2,
+                                 1795497454817, 1,   n,           c,           {NULL, 0}};
+    struct cq_media media = {id_of(0x40), 4096, {(const uint8_t *)"\xd1\xd2", 2}};
+    cq_buf_t media_bytes = {0};
     struct cq_receipt receipt = {id_of(0x10), id_of(0x20), {{0}}, 300, 1795497454900, 4711};
     cq_buf_t op = {0};
     printf("\n## 10. Examples, byte by byte\n\nWhole WebSocket messages (arrays of one operation), "
@@ -174,6 +180,12 @@ print_examples(void)
     print_example("its answer:", &op);
     cq_frame_request(&op, CQ_OP_SEND, 8, &cq_send_schema, &send);
     print_example("SEND, rid 8, dseq 2 behind 1, key version 1, a ciphertext of 17 bytes:", &op);
+    cq_schema_write_array(&cq_media_schema, &media_bytes, &media);
+    send.media = (struct cq_view){media_bytes.data, media_bytes.size};
+    cq_frame_request(&op, CQ_OP_SEND, 8, &cq_send_schema, &send);
+    print_example("the same with a blob (id from 0x40) of 4,096 bytes and a thumbnail of 2 bytes:",
+                  &op);
+    cq_buf_free(&media_bytes);
     cq_frame_ok(&op, 8, &cq_sent_schema, &sent);
     print_example("its answer: seq 300:", &op);
     cq_frame_err(&op, 8, CQ_E_OUT_OF_ORDER, 0, 1);

@@ -59,6 +59,23 @@ try_fields(const struct cq_schema *s, cq_reader_t fields, size_t count)
     }
 }
 
+/* What is accepted is written and read again as the same. */
+static void
+try_media(struct cq_view value)
+{
+    struct cq_media m;
+    struct cq_media again;
+    cq_buf_t b = {0};
+    if (cq_media_read(value, &m) == 1) {
+        must(m.thumbnail.n <= CQ_THUMBNAIL_MAX);
+        cq_schema_write_array(&cq_media_schema, &b, &m);
+        must(cq_media_read((struct cq_view){b.data, b.size}, &again) == 1);
+        must(cq_id_eq(&m.blob, &again.blob) && m.length == again.length &&
+             m.thumbnail.n == again.thumbnail.n);
+        cq_buf_free(&b);
+    }
+}
+
 static void
 try_frame(const uint8_t *data, size_t n)
 {
@@ -142,6 +159,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         try_record(data, n);
     } else if (which == FUZZ_ANY) {
         must(cq_read_any(&r).n <= n);
+    } else if (which == FUZZ_MEDIA) {
+        try_media((struct cq_view){data, n});
     } else if (which == FUZZ_UTF8) {
         (void)(cq_utf8_ok(data, n) && cq_name_ok((const char *)data, n));
     }

@@ -15,7 +15,8 @@ enum {
     FUZZ_BODY,
     FUZZ_RECORD,
     FUZZ_ANY,
-    FUZZ_UTF8
+    FUZZ_UTF8,
+    FUZZ_MEDIA
 };
 
 /* libFuzzer's name for it. NOLINTNEXTLINE(readability-identifier-naming) */

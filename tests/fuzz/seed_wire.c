@@ -104,6 +104,18 @@ save_envelopes(cq_buf_t *b)
 }
 
 static void
+save_media(cq_buf_t *b)
+{
+    for (int k = 0; k < 2; k++) {
+        union message m;
+        random_message(&cq_media_schema, &pool, m.bytes);
+        begin(b, FUZZ_MEDIA);
+        cq_schema_write_array(&cq_media_schema, b, m.bytes);
+        save("media", "field", k, b);
+    }
+}
+
+static void
 save_records(cq_buf_t *b)
 {
     union message m;
@@ -129,6 +141,7 @@ main(int argc, char **argv)
     save_frame(&b);
     save_envelopes(&b);
     save_records(&b);
+    save_media(&b);
     cq_buf_free(&b);
     return EXIT_SUCCESS;
 }

@@ -30,7 +30,7 @@ ERRORS = dict(
     BAD_CREDENTIALS=12, BAD_TOKEN=13, REVOKED=14, NAME_TAKEN=15, BAD_NAME=16, BAD_PASSWORD=17, BAD_DEVICE=18,
     NOT_FOUND=20, CHAT_CLOSED=21, OUT_OF_ORDER=22, DSEQ_CONFLICT=23, ABOVE_HEAD=24, KEY_VERSION=25, WINDOW_FULL=26,
     RATE_LIMITED=30, BUSY=31, UNAVAILABLE=32, DEADLINE=33, NO_SPACE=34, UNROUTABLE=35,
-    INTERNAL=40, IO=41, UNKNOWN_OUTCOME=42,
+    INTERNAL=40, IO=41, UNKNOWN_OUTCOME=42, NO_BLOB=51,
 )  # fmt: skip
 ERROR_NAMES = {number: name for name, number in ERRORS.items()}
 TRANSIENT = {"BUSY", "RATE_LIMITED", "UNAVAILABLE", "DEADLINE", "UNROUTABLE", "UNKNOWN_OUTCOME"}
@@ -69,6 +69,12 @@ class Row:
         return isinstance(other, Row) and self.__dict__ == other.__dict__
 
 
+def message_row(fields):
+    """media: None or [blob, length, thumbnail]; servers of an earlier version do not send it."""
+    names = "chat seq user device dseq time_unix_ms key_version nonce ciphertext media".split()
+    return Row(names, fields if len(fields) >= len(names) else [*fields, None])
+
+
 def row(names):
     return lambda fields: Row(names.split(), fields)
 
@@ -81,7 +87,6 @@ synced_row = row("epoch version reset more chats")
 sync_chat_row = row("chat peer peer_name open key_version head unread first_unread read delivered last_dseq cursors")
 cursor_row = row("user device up_to time_unix_ms")
 chat_row = row("chat peer peer_name open head unread first_unread peer_delivered peer_read last")
-message_row = row("chat seq user device dseq time_unix_ms key_version nonce ciphertext")
 life_row = row("chat seq pos user device dseq time_unix_ms durable_unix_ms more members devices")
 life_member_row = row("user name read_unix_ms")
 life_device_row = row("user device label revoked delivered_unix_ms")
@@ -246,6 +251,14 @@ def be64(n):
     return struct.pack(">Q", n)
 
 
+def media_ad(media):
+    """What a message's associated data ends with when it has a media part."""
+    if media is None:
+        return b""
+    blob, length, thumbnail = media[:3]
+    return hashlib.blake2b(blob + be64(length) + thumbnail, digest_size=32).digest()
+
+
 class Device:
     """One device of one person: identity, chat keys, counters, cursors, and a connection when it has one."""
 
@@ -369,33 +382,33 @@ class Device:
             self.fetch_keys()
         return self.keys[chat]
 
-    def encrypt(self, chat, text, dseq):
-        """(key version, nonce, ciphertext)"""
+    def encrypt(self, chat, text, dseq, media=None):
+        """(key version, nonce, ciphertext); text: a string, or the whole plaintext as a list"""
         version, key = self.key(chat)
         nonce = os.urandom(24)
-        plain = msgpack.packb([1, text], use_bin_type=True)
-        ad = chat + self.user + self.id + be64(dseq) + be64(version)
+        plain = msgpack.packb(text if isinstance(text, list) else [1, text], use_bin_type=True)
+        ad = chat + self.user + self.id + be64(dseq) + be64(version) + media_ad(media)
         return version, nonce, bindings.crypto_aead_xchacha20poly1305_ietf_encrypt(plain, ad, nonce, key)
 
     def decrypt(self, m):
+        """The text of a text message, the list of any other."""
         version, key = self.key(m.chat)
         assert version == m.key_version
-        ad = m.chat + m.user + m.device + be64(m.dseq) + be64(m.key_version)
-        kind, text = msgpack.unpackb(
-            bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(m.ciphertext, ad, m.nonce, key), raw=False)[:2]
-        assert kind == 1
-        return text
+        ad = m.chat + m.user + m.device + be64(m.dseq) + be64(m.key_version) + media_ad(m.media)
+        plain = msgpack.unpackb(
+            bindings.crypto_aead_xchacha20poly1305_ietf_decrypt(m.ciphertext, ad, m.nonce, key), raw=False)
+        return plain[1] if plain[0] == 1 else plain
 
     # ---- messages ----
 
-    def prepare(self, peer, text, dseq=None, prev=None):
+    def prepare(self, peer, text, dseq=None, prev=None, media=None):
         """The fields of a SEND, final: a retry sends the same again."""
         chat = self.chat(peer)
         last = self.dseq.get(chat, 0)
         prev = last if prev is None else prev
         dseq = last + 1 if dseq is None else dseq
-        version, nonce, ciphertext = self.encrypt(chat, text, dseq)
-        return [chat, dseq, prev, version, nonce, ciphertext]
+        version, nonce, ciphertext = self.encrypt(chat, text, dseq, media)
+        return [chat, dseq, prev, version, nonce, ciphertext, *([] if media is None else [media])]
 
     def send_prepared(self, fields, timeout=None):
         """(seq, time)"""

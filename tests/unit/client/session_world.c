@@ -135,7 +135,8 @@ world_make_message(struct world *w,
                      0);
     *m = (struct cq_message){w->chat,        seq,         w->peer,
                              w->peer_device, seq,         1000 + seq,
-                             w->key_version, {nonce, 24}, {ct->data, ct->size}};
+                             w->key_version, {nonce, 24}, {ct->data, ct->size},
+                             {NULL, 0}};
 }
 
 void

@@ -30,8 +30,8 @@ test_send(void **state)
     struct fake_op op;
     uint64_t message = world_send_text(w, "hello");
     world_expect_send(w, 1, 0, &op);
-    struct cq_message m = {w->chat, 1, w->user,       w->device,         1,
-                           0,       1, op.send.nonce, op.send.ciphertext};
+    struct cq_message m = {w->chat, 1, w->user,       w->device,          1,
+                           0,       1, op.send.nonce, op.send.ciphertext, {NULL, 0}};
     char *text = NULL;
     size_t n = 0;
     assert_int_equal(cq_keyring_decrypt(&m, w->chat_keys[1], &text, &n), 0);
@@ -164,8 +164,8 @@ test_newer_key(void **state)
     world_give_sync(w);
     world_expect_send(w, 1, 0, &op);
     assert_int_equal(op.send.key_version, 2);
-    struct cq_message m = {w->chat, 1, w->user,       w->device,         1,
-                           0,       2, op.send.nonce, op.send.ciphertext};
+    struct cq_message m = {w->chat, 1, w->user,       w->device,          1,
+                           0,       2, op.send.nonce, op.send.ciphertext, {NULL, 0}};
     char *text = NULL;
     size_t n = 0;
     assert_int_equal(cq_keyring_decrypt(&m, w->chat_keys[2], &text, &n), 0);

@@ -261,6 +261,13 @@ plant_receipt_undecodable(void)
     put(STORE_TABLE_RECEIPT, receipt_key(2), (struct cq_view){(const uint8_t *)"\xc1", 1});
 }
 static void
+plant_log_media(void)
+{
+    struct cq_rec_message m = next_message();
+    m.media = (struct cq_view){(const uint8_t *)"\x93\x01\x02\x03", 4};
+    append(CQ_REC_MESSAGE, &m);
+}
+static void
 plant_log_gap(void)
 {
     struct cq_rec_message m = next_message();
@@ -556,6 +563,7 @@ static const struct plant {
     {"receipt extra", plant_receipt_extra, STORE_FSCK_ROW_EXTRA, "receipt "},
     {"receipt wrong", plant_receipt_wrong, STORE_FSCK_ROW_WRONG, "receipt "},
     {"receipt undecodable", plant_receipt_undecodable, STORE_FSCK_ROW_VALUE, "receipt "},
+    {"log media", plant_log_media, STORE_FSCK_LOG_RECORD, "log "},
     {"log gap", plant_log_gap, STORE_FSCK_LOG_SEQ_GAP, "log "},
     {"log twice", plant_log_twice, STORE_FSCK_LOG_SEQ_TWICE, "log "},
     {"log dseq", plant_log_dseq, STORE_FSCK_LOG_DSEQ, "log "},

@@ -61,6 +61,18 @@ is_same_field(const struct cq_schema *s, const struct cq_field *f, const void *a
 }
 
 static void
+is_empty_field(const struct cq_field *f, const uint8_t *out)
+{
+    static const struct cq_view none;
+    if (f->type == CQ_FIELD_ANY) {
+        assert_memory_equal(out + f->offset, &none, sizeof none);
+    } else {
+        assert_int_equal(f->type, CQ_FIELD_ID_OR_NIL);
+        assert_true(cq_id_is_none((const struct cq_id *)(out + f->offset)));
+    }
+}
+
+static void
 round_trip(const struct cq_schema *s)
 {
     union message in;
@@ -97,7 +109,8 @@ every_message(void **state)
     }
 }
 
-/* Fields may be added at the end later: those are skipped. A missing one is an error. */
+/* Fields may be added at the end later: those are skipped. A missing one is an error, but for the
+ * later ones, which are then as if they were nil. */
 static void
 more_and_fewer_fields(void **state)
 {
@@ -120,7 +133,12 @@ more_and_fewer_fields(void **state)
         assert_int_equal(cq_schema_read(s, &r, s->field_count + 2, out.bytes), 0);
         assert_true(cq_reader_at_end(&r));
         r = cq_reader(b.data, size);
-        assert_int_equal(cq_schema_read(s, &r, s->field_count - 1, out.bytes), -CQ_E_BAD_ARG);
+        bool is_later = s->field_count && s->fields[s->field_count - 1].is_later;
+        assert_int_equal(cq_schema_read(s, &r, s->field_count - 1, out.bytes),
+                         is_later ? 0 : -CQ_E_BAD_ARG);
+        if (is_later) {
+            is_empty_field(&s->fields[s->field_count - 1], out.bytes);
+        }
         r = cq_reader(b.data, size);
         assert_true(cq_schema_read(s, &r, s->field_count + 1, out.bytes) < 0);
         cq_buf_free(&b);
@@ -165,6 +183,36 @@ wrong_types(void **state)
     }
 }
 
+/* The field `media`: nil, nothing, or what it says. */
+static void
+media(void **state)
+{
+    static const uint8_t thumbnail[CQ_THUMBNAIL_MAX + 1];
+    struct cq_media in = {{{7}}, 1000, {thumbnail, CQ_THUMBNAIL_MAX}};
+    struct cq_media out;
+    cq_buf_t b = {0};
+    (void)state;
+    assert_int_equal(cq_media_read((struct cq_view){0}, &out), 0);
+    assert_int_equal(cq_media_read((struct cq_view){(const uint8_t *)"\xc0", 1}, &out), 0);
+    assert_true(cq_id_is_none(&out.blob));
+    assert_true(cq_media_read((struct cq_view){(const uint8_t *)"\x90", 1}, &out) < 0);
+    assert_true(cq_media_read((struct cq_view){(const uint8_t *)"\x01", 1}, &out) < 0);
+    cq_schema_write_array(&cq_media_schema, &b, &in);
+    assert_int_equal(cq_media_read((struct cq_view){b.data, b.size}, &out), 1);
+    assert_true(cq_id_eq(&out.blob, &in.blob) && out.length == 1000);
+    assert_int_equal(out.thumbnail.n, CQ_THUMBNAIL_MAX);
+    for (size_t n = 1; n < b.size; n++) {
+        assert_true(cq_media_read((struct cq_view){b.data, n}, &out) < 0);
+    }
+    cq_pack_nil(&b); /* a value behind it is no part of it */
+    assert_true(cq_media_read((struct cq_view){b.data, b.size}, &out) < 0);
+    in.thumbnail.n++;
+    cq_buf_clear(&b);
+    cq_schema_write_array(&cq_media_schema, &b, &in);
+    assert_true(cq_media_read((struct cq_view){b.data, b.size}, &out) < 0);
+    cq_buf_free(&b);
+}
+
 /* Limits of sizes and numbers, one past each. */
 static void
 limits(void **state)
@@ -203,9 +251,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_message),
-        cmocka_unit_test(more_and_fewer_fields),
-        cmocka_unit_test(wrong_types),
+        cmocka_unit_test(every_message), cmocka_unit_test(more_and_fewer_fields),
+        cmocka_unit_test(wrong_types),   cmocka_unit_test(media),
         cmocka_unit_test(limits),
     };
     return cmocka_run_group_tests_name("wire.schema", tests, NULL, NULL);
