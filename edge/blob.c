@@ -21,6 +21,7 @@ enum {
     NAME_MAX_BYTES = 32,
     TOKEN_MAX = 512,
     HOST_MAX = 1024,
+    UNAUTHORIZED = 401,
 };
 
 /* ---- answers ---- */
@@ -64,7 +65,7 @@ answer_words(edge_conn_t *c, const char *origin, const struct edge_blob_words *w
 
 /* Which status an error has, in how many seconds it is worth another try (0: it is not said), and
  * better words than its own, if need be. */
-static const struct {
+static const struct status {
     int err;
     uint16_t status;
     uint16_t retry_s;
@@ -87,33 +88,44 @@ static const struct {
     {CQ_E_QUOTA, 507, 0, NULL},
 };
 
+static const struct status *
+find_status(int err)
+{
+    static const struct status other = {0, 500, 0, NULL};
+    for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
+        if (statuses[i].err == err) {
+            return &statuses[i];
+        }
+    }
+    return &other;
+}
+
+/* detail: the offset that would be right, or after how many ms there is a token again. */
+static void
+write_hint(const struct status *s, uint64_t detail, char *out, size_t room)
+{
+    uint64_t retry_s = s->err == CQ_E_RATE_LIMITED ? (detail + 999) / 1000 : s->retry_s;
+    if (retry_s) {
+        (void)snprintf(out, room, "retry-after: %" PRIu64 "\r\n", retry_s);
+    } else if (s->err == CQ_E_BLOB_OFFSET) {
+        (void)snprintf(out, room, "upload-offset: %" PRIu64 "\r\n", detail);
+    } else if (s->status == UNAUTHORIZED) {
+        (void)snprintf(out, room, "www-authenticate: Bearer\r\n");
+    }
+}
+
 static void
 answer_err(edge_conn_t *c, const char *origin, int err, uint64_t detail)
 {
     char name[NAME_MAX_BYTES] = "", headers[80] = "";
-    struct edge_blob_words w = {500, name, cq_err_text(err), headers};
-    uint64_t retry_s = 0;
-    for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
-        if (statuses[i].err == abs(err)) {
-            w.status = statuses[i].status;
-            w.text = statuses[i].text ? statuses[i].text : w.text;
-            retry_s = statuses[i].retry_s;
-        }
-    }
+    const struct status *s = find_status(abs(err));
+    const struct edge_blob_words w = {s->status, name, s->text ? s->text : cq_err_text(err),
+                                      headers};
     const char *from = cq_err_name(err);
     for (size_t i = 0; from[i] && i + 1 < sizeof name; i++) {
         name[i] = (char)tolower((unsigned char)from[i]);
     }
-    if (abs(err) == CQ_E_RATE_LIMITED) {
-        retry_s = (detail + 999) / 1000; /* ms until there is a token */
-    }
-    if (retry_s) {
-        (void)snprintf(headers, sizeof headers, "retry-after: %" PRIu64 "\r\n", retry_s);
-    } else if (abs(err) == CQ_E_BLOB_OFFSET) {
-        (void)snprintf(headers, sizeof headers, "upload-offset: %" PRIu64 "\r\n", detail);
-    } else if (w.status == 401) {
-        (void)snprintf(headers, sizeof headers, "www-authenticate: Bearer\r\n");
-    }
+    write_hint(s, detail, headers, sizeof headers);
     answer_words(c, origin, &w);
 }
 
@@ -284,8 +296,10 @@ edge_blob_release(struct edge_blob *b)
 void
 edge_blob_free_all(edge_t *e)
 {
-    while (e->blobs) {
-        free_blob(e->blobs);
+    struct edge_blob *next;
+    for (struct edge_blob *b = e->blobs; b; b = next) {
+        next = b->next;
+        free_blob(b);
     }
 }
 

@@ -83,7 +83,7 @@ answer_without_body(struct download *d, unsigned status)
 {
     char headers[HEADERS_MAX];
     struct edge_net_reply r = make_reply(d, status, headers);
-    r.n = (size_t)(d->end - d->from); /* HEAD: what a GET would give */
+    r.n = d->is_head ? (size_t)(d->end - d->from) : 0; /* what a GET would give */
     edge_blob_reply(&d->b, &r);
 }
 

@@ -17,7 +17,10 @@
 
 enum {
     HEADERS_MAX = 256,
-    DATE_MAX = 40
+    DATE_MAX = 40,
+    WAIT_MS = 5,
+    QUIET_ENOUGH = 10, /* so many waits without any data: nothing more comes */
+    WAITS_MAX = 200,
 };
 
 struct upload {
@@ -39,6 +42,10 @@ struct upload {
     struct edge_tus_checksum checksum; /* size 0: none */
     struct evp_md_ctx_st *hash;
     cq_buf_t part;
+    /* HEAD: waits for a transfer that goes on */
+    cq_timer_t *wait;
+    uint64_t seen;
+    unsigned quiet_count, wait_count;
 };
 
 /* ---- answers ---- */
@@ -219,6 +226,7 @@ static void
 on_free(struct edge_blob *b)
 {
     struct upload *u = (struct upload *)b;
+    cq_timer_destroy(&u->wait);
     edge_tls_hash_end(&u->hash, NULL);
     cq_buf_free(&u->part);
 }
@@ -470,11 +478,49 @@ on_state(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
     edge_blob_release(&u->b);
 }
 
+/* A transfer of the same upload that still gets data here: the connection has broken, but not all
+ * that came through it has been read. */
+static struct upload *
+find_busy(const struct upload *u)
+{
+    for (struct edge_blob *b = u->b.edge->blobs; b; b = b->next) {
+        bool is_same = b->kind == &kind_transfer && cq_id_eq(&b->id, &u->b.id);
+        if (is_same && cq_id_eq(&b->user, &u->b.user)) {
+            return (struct upload *)b;
+        }
+    }
+    return NULL;
+}
+
+static void
+on_wait(void *ctx)
+{
+    struct upload *u = ctx;
+    const struct upload *busy = u->b.conn ? find_busy(u) : NULL;
+    uint64_t seen = busy ? busy->transfer + busy->received : 0;
+    u->quiet_count = seen == u->seen ? u->quiet_count + 1 : 0;
+    u->seen = seen;
+    if (busy && u->quiet_count < QUIET_ENOUGH && ++u->wait_count < WAITS_MAX) {
+        return;
+    }
+    cq_timer_stop(u->wait);
+    (void)ask_ref(u, CQ_BUS_BLOB_STATE, on_state);
+    edge_blob_release(&u->b);
+}
+
+/* Whoever asks wants to go on: he is told the offset behind all that has come. */
 void
 edge_blob_up_state(const struct edge_blob_request *rq)
 {
     struct upload *u = edge_blob_new(rq, &kind_short, sizeof *u);
-    if (u) {
+    if (!u) {
+        return;
+    }
+    if (find_busy(u)) {
+        edge_blob_hold(&u->b);
+        u->wait = cq_timer_new(u->b.edge->loop, on_wait, u);
+        cq_timer_start(u->wait, WAIT_MS, WAIT_MS);
+    } else {
         (void)ask_ref(u, CQ_BUS_BLOB_STATE, on_state);
     }
 }

@@ -127,7 +127,7 @@ void
 edge_http_serve(edge_t *e, edge_conn_t *c, const struct edge_head *head)
 {
     if (edge_head_is(head->path, "/blob") ||
-        (head->path.n > 6 && memcmp(head->path.p, "/blob/", 6) == 0)) {
+        (head->path.n >= 6 && memcmp(head->path.p, "/blob/", 6) == 0)) {
         edge_blob_serve(e, c, head);
         return;
     }

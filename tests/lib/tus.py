@@ -4,8 +4,8 @@
 import base64
 import hashlib
 import json
-import os
 import socket
+import time
 
 from chasqui import WAIT
 
@@ -148,17 +148,46 @@ class Tus:
     def get(self, path, **headers):
         return self.ask("GET", path, **headers)
 
-    def patch_cut(self, path, offset, data, n):
-        """Sends n bytes of a PATCH with all of data, then breaks the connection."""
+    def patch_begin(self, path, offset, data, n):
+        """Sends n bytes of a PATCH with all of data: the connection."""
         c = Http(self.port, **self.options)
         c.head("PATCH", path, authorization=bearer(self.token), tus_resumable="1.0.0", upload_offset=offset,
                content_type=DATA, content_length=len(data))
-        try:
-            c.send(data[:n])
-        except ConnectionError:
-            pass
-        c.close()
+        c.send(data[:n])
+        return c
 
 
-def random_bytes(n):
-    return os.urandom(n)
+class Resuming:
+    """An upload that survives whatever happens: asks where it is and goes on, on any of the edges, until it is whole."""
+
+    def __init__(self, ports, token, data, seconds=60):
+        self.ports, self.token, self.data = ports, token, data
+        self.path, self.sent, self.tries = None, 0, 0
+        self.deadline = time.monotonic() + seconds
+
+    def _try(self, tus):
+        if not self.path:
+            a = tus.tus("POST", "/blob", upload_length=len(self.data))
+            self.path = a["location"] if a.status == 201 else None
+            return False
+        a = tus.state(self.path)
+        if a.status != 200:
+            assert a.status in (0, 429, 500, 503, 504), a
+            return False
+        if a.offset == len(self.data):
+            return True
+        self.sent += len(self.data) - a.offset
+        a = tus.patch(self.path, a.offset, self.data[a.offset:])
+        assert a.status in (0, 204, 409, 429, 500, 503, 504), a
+        return False
+
+    def run(self):
+        while True:
+            assert time.monotonic() < self.deadline, f"not whole after {self.tries} tries"
+            self.tries += 1
+            try:
+                if self._try(Tus(self.ports[self.tries % len(self.ports)], self.token)):
+                    return self.path
+            except OSError:
+                pass
+            time.sleep(0.02)
