@@ -15,10 +15,18 @@ enum {
 };
 
 static const struct cq_bus_row rows[] = {
-    {CQ_BUS_BLOB_CREATE, blobd_on_create, "edge"}, {CQ_BUS_BLOB_STATE, blobd_on_state, "edge"},
-    {CQ_BUS_BLOB_BEGIN, blobd_on_begin, "edge"},   {CQ_BUS_BLOB_WRITE, blobd_on_write, "edge"},
-    {CQ_BUS_BLOB_END, blobd_on_end, "edge"},       {CQ_BUS_BLOB_DROP, blobd_on_drop, "edge"},
-    {CQ_BUS_BLOB_READ, blobd_on_read, "edge"},     {CQ_BUS_BLOB_COLLECT, blobd_on_collect, "store"},
+    {CQ_BUS_BLOB_CREATE, blobd_on_create, "edge"},
+    {CQ_BUS_BLOB_STATE, blobd_on_state, "edge"},
+    {CQ_BUS_BLOB_BEGIN, blobd_on_begin, "edge"},
+    {CQ_BUS_BLOB_WRITE, blobd_on_write, "edge"},
+    {CQ_BUS_BLOB_END, blobd_on_end, "edge"},
+    {CQ_BUS_BLOB_DROP, blobd_on_drop, "edge"},
+    {CQ_BUS_BLOB_READ, blobd_on_read, "edge"},
+    {CQ_BUS_BLOB_COLLECT, blobd_on_collect, "store"},
+    {CQ_BUS_BLOB_SAVE, blobd_on_save, "store"},
+    {CQ_BUS_BLOB_SAVE_BEGIN, blobd_on_save_begin, "store"},
+    {CQ_BUS_BLOB_CHECK, blobd_on_check, "store"},
+    {CQ_BUS_BLOB_LIST, blobd_on_list, "store"},
 };
 
 static void
@@ -30,6 +38,7 @@ on_tick(void *ctx)
     blobd_read_tidy(b->reads);
     blobd_sweep_tick(b->sweep);
     blobd_scrub_tick(b->scrub);
+    blobd_check_tick(b->checks);
 }
 
 static void
@@ -61,6 +70,8 @@ start(blobd_t *b)
     b->reads = blobd_read_new(b);
     b->sweep = blobd_sweep_new(b);
     b->scrub = blobd_scrub_new(b);
+    b->checks = blobd_check_new(b);
+    b->saves = blobd_save_new(b);
     const struct cq_bus_cfg bus = {
         .endpoint = b->cfg->broker,
         .name = b->cfg->name,
@@ -102,6 +113,8 @@ blobd_blobd_destroy(blobd_t **blobd)
     cq_timer_destroy(&b->tick);
     blobd_job_stop(b);
     cq_bus_destroy(&b->bus);
+    blobd_save_destroy(&b->saves);
+    blobd_check_destroy(&b->checks);
     blobd_scrub_destroy(&b->scrub);
     blobd_sweep_destroy(&b->sweep);
     blobd_read_destroy(&b->reads);

@@ -5,6 +5,8 @@
 #ifndef BLOBD_CORE_H
 #define BLOBD_CORE_H
 
+#include <stdatomic.h>
+
 #include "common/rt/bus.h"
 #include "common/rt/worker.h"
 
@@ -15,6 +17,8 @@ struct blobd_uploads; /* upload.c */
 struct blobd_reads;   /* on_read.c */
 struct blobd_sweep;   /* sweep.c */
 struct blobd_scrub;   /* scrub.c */
+struct blobd_checks;  /* on_check.c */
+struct blobd_saves;   /* save.c */
 
 struct blobd {
     const struct blobd_cfg *cfg;
@@ -27,7 +31,9 @@ struct blobd {
     struct blobd_reads *reads;
     struct blobd_sweep *sweep;
     struct blobd_scrub *scrub;
-    bool is_stopping;
+    struct blobd_checks *checks;
+    struct blobd_saves *saves;
+    atomic_bool is_stopping; /* read by disk threads, too */
 };
 
 /* ---- jobs on the disk threads (job.c) ---- */
@@ -50,6 +56,8 @@ void blobd_job_start(struct blobd_job *job);
 /* Ends all jobs: those under way are waited for, the others fail. */
 void blobd_job_stop(blobd_t *b);
 cq_worker_t *blobd_job_worker(blobd_t *b);
+/* On a disk thread: should a long job end early? */
+bool blobd_job_is_stopping(const blobd_t *b);
 
 /* ---- uploads (upload.c, on_upload.c) ---- */
 
@@ -110,5 +118,18 @@ struct blobd_scrub_piece {
 int blobd_scrub_read(blobd_volume_t *v, struct blobd_scrub_piece *p) CQ_MUST_CHECK;
 /* Counts and logs it. Loop thread. */
 void blobd_scrub_damaged(const struct cq_id *id, int rc);
+
+/* ---- what fsck asks (on_check.c) ---- */
+
+struct blobd_checks *blobd_check_new(blobd_t *b);
+void blobd_check_destroy(struct blobd_checks **c);
+void blobd_check_tick(struct blobd_checks *c);
+cq_bus_handler blobd_on_check, blobd_on_list;
+
+/* ---- backups (save.c) ---- */
+
+struct blobd_saves *blobd_save_new(blobd_t *b);
+void blobd_save_destroy(struct blobd_saves **s);
+cq_bus_handler blobd_on_save_begin, blobd_on_save;
 
 #endif

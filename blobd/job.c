@@ -88,6 +88,12 @@ blobd_job_worker(blobd_t *b)
     return cq_worker_new(b->loop, &cfg);
 }
 
+bool
+blobd_job_is_stopping(const blobd_t *b)
+{
+    return b->is_stopping;
+}
+
 void
 blobd_job_stop(blobd_t *b)
 {

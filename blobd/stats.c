@@ -38,6 +38,8 @@ static const struct cq_metric metrics[] = {
     {"chasqui_blobd_scrub_end_time_seconds",
      "When all blobs had been read to find damage, 0: never", CQ_METRIC_GAUGE,
      &blobd_stats.scrub_end_s},
+    {"chasqui_blobd_saved_bytes_total", "Bytes copied into backups", CQ_METRIC_COUNTER,
+     &blobd_stats.saved_total},
     {"chasqui_blobd_missing_total", "Times a blob was asked for that is not there",
      CQ_METRIC_COUNTER, &blobd_stats.missing_total},
 };

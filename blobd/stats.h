@@ -9,7 +9,7 @@
 struct blobd_stats {
     uint64_t uploads_total, uploads_open, whole_total, bytes_in_total, bytes_out_total, jobs_total,
         jobs_waiting, orphans_total, collected_total, expired_total, damaged_total, scrubbed_total,
-        room_bytes, blobs, blob_bytes, is_counted, scrub_end_s, missing_total;
+        room_bytes, blobs, blob_bytes, is_counted, scrub_end_s, missing_total, saved_total;
 };
 extern struct blobd_stats blobd_stats;
 

@@ -18,6 +18,8 @@
 #include "common/rt/check.h"
 #include "common/rt/log.h"
 
+#include "blobd/save.h"
+
 enum {
     BOOT_ID_MAX = 64
 };
@@ -99,6 +101,43 @@ blobd_volume_room(const blobd_volume_t *v)
     }
     uint64_t free_bytes = (uint64_t)fs.f_bavail * fs.f_frsize;
     return free_bytes > v->reserve_bytes ? free_bytes - v->reserve_bytes : 0;
+}
+
+/* ---- backups ---- */
+
+void
+blobd_volume_blob_path(const struct cq_id *id, char out[BLOBD_BLOB_NAME_SIZE])
+{
+    blobd_volume_blob_name(out, id);
+}
+
+bool
+blobd_volume_contains(const blobd_volume_t *v, const char *path)
+{
+    char own_link[64];
+    (void)snprintf(own_link, sizeof own_link, "/proc/self/fd/%d", v->dir_fd);
+    char *own = realpath(own_link, NULL);
+    char *other = realpath(path, NULL);
+    size_t n = own ? strlen(own) : 0;
+    bool is_in = own && other && strncmp(own, other, n) == 0 && (!other[n] || other[n] == '/');
+    free(own);
+    free(other);
+    return is_in;
+}
+
+int
+blobd_volume_open_probe(const blobd_volume_t *v)
+{
+    return openat(v->dir_fd, "boot", O_RDONLY | O_CLOEXEC);
+}
+
+uint64_t
+blobd_volume_reserve_on(const blobd_volume_t *v, int dir_fd)
+{
+    struct stat own, other;
+    bool is_same =
+        fstat(v->dir_fd, &own) == 0 && fstat(dir_fd, &other) == 0 && own.st_dev == other.st_dev;
+    return is_same ? v->reserve_bytes : 0;
 }
 
 /* ---- opening ---- */

@@ -37,9 +37,9 @@ usage: deploy/run.sh [options]
   --restart-rolling
                  build, then restart the edges one by one under load: nobody is refused, nothing is lost or doubled
   --backup FOLDER
-                 copy the database of the running system into a new folder (not the master key: keep that elsewhere)
+                 copy database and blobs of the running system into a new folder (not the master key: keep that elsewhere)
   --restore FOLDER [--master-key FILE]
-                 make the database from a backup; --data names a folder without one
+                 make database and blobs from a backup; --data names a folder without them
   --data DIR     where everything is kept (default: data in the repository)
   --port P       port of the first edge, the next ones follow (default: 8080)
   --edges N      number of edges, 1 to 32 (default: 2)

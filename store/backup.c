@@ -11,6 +11,8 @@
 
 #include "common/rt/log.h"
 
+#include "store/backup_blobs.h"
+#include "store/blob_tree.h"
 #include "store/copy_check.h"
 #include "store/core.h"
 #include "store/disk.h"
@@ -39,11 +41,14 @@ struct backup {
     store_disk_file_t *out;
     int write_rc;
     struct store_manifest manifest;
+    store_backup_blobs_t *blobs; /* NULL: the database alone */
+    struct store_backup_blobs_result saved;
 };
 
 /* In a folder that is ours to remove. */
-static const char *const our_files[] = {STORE_BACKUP_FILE, STORE_BACKUP_MANIFEST,
-                                        STORE_BACKUP_MANIFEST ".new", NULL};
+static const char unfinished_manifest[] = STORE_BACKUP_MANIFEST ".new";
+static const char *const our_files[] = {STORE_BACKUP_FILE, STORE_BLOB_TREE_LIST,
+                                        STORE_BACKUP_MANIFEST, unfinished_manifest, NULL};
 
 static struct store_manifest_part *
 part_of(struct backup *b)
@@ -88,7 +93,15 @@ is_inside(const char *inner, const char *outer)
     return is_in;
 }
 
-/* What an unfinished backup has left is removed; anything else is not ours. */
+static int
+remove_partial(const struct backup *b)
+{
+    int rc = store_blob_tree_remove(b->partial);
+    return rc ? rc : store_disk_remove(b->partial, our_files);
+}
+
+/* What an unfinished backup has left is removed, but for blobs: those that are whole need not be
+ * copied again. Anything else is not ours. */
 static int
 clear_partial(struct backup *b)
 {
@@ -99,7 +112,11 @@ clear_partial(struct backup *b)
     int rc = store_disk_load(b->manifest_path, STORE_MANIFEST_BYTES_MAX, &old);
     bool is_ours = rc == 0 && store_manifest_is_ours((struct cq_view){old.data, old.size});
     cq_buf_free(&old);
-    if (!is_ours || store_disk_remove(b->partial, our_files) != 0) {
+    int left = 0;
+    if (is_ours) {
+        left = b->blobs ? store_disk_empty(b->partial, our_files) : remove_partial(b);
+    }
+    if (!is_ours || left) {
         store_job_say(b->job, "%s is in the way and was not left by a backup: move it away",
                       b->partial);
         return -CQ_E_BAD_STATE;
@@ -297,7 +314,62 @@ examine(struct backup *b)
     return rc;
 }
 
+/* ---- the blobs ---- */
+
+static int
+save_blobs(struct backup *b)
+{
+    if (!b->blobs) {
+        return 0;
+    }
+    store_engine_t *copy = NULL;
+    int rc = store_engine_open_copy(b->partial, &copy);
+    if (rc) {
+        store_job_say(b->job, "the copy cannot be opened: %s", cq_err_text(rc));
+        return rc;
+    }
+    const struct store_backup_blobs_cfg cfg = {
+        .copy = copy, .folder = b->partial, .progress_base = STAGES * part_of(b)->bytes};
+    rc = store_backup_blobs_save(b->blobs, &cfg, &b->manifest.parts[1], &b->saved);
+    b->manifest.part_count = 2;
+    store_engine_close(&copy);
+    return rc;
+}
+
 /* ---- the name ---- */
+
+/* "34 MiB" */
+struct size_text {
+    char s[32];
+};
+
+static struct size_text
+size_text(uint64_t bytes)
+{
+    struct size_text t;
+    bool is_small = bytes < (uint64_t)10 << 20;
+    (void)snprintf(t.s, sizeof t.s, "%" PRIu64 " %s", is_small ? bytes >> 10 : bytes >> 20,
+                   is_small ? "KiB" : "MiB");
+    return t;
+}
+
+static void
+say_result(struct backup *b)
+{
+    char blobs[128] = "WITHOUT BLOBS";
+    uint64_t found = b->found + b->saved.lost;
+    if (b->blobs) {
+        (void)snprintf(blobs, sizeof blobs, "%" PRIu64 " blobs of %s", b->saved.count,
+                       size_text(b->saved.bytes).s);
+    }
+    uint64_t all = STAGES * part_of(b)->bytes + b->saved.bytes;
+    store_job_progress(b->job, all, all);
+    store_job_say(b->job, "%s: %s, %" PRIu64 " records, %s, verified, %" PRIu64 " findings%s",
+                  b->path, size_text(part_of(b)->bytes).s, b->manifest.head, blobs, found,
+                  b->found ? ": the database itself is damaged (docs/operating.md, fsck)"
+                  : found  ? ": blobs are missing or damaged (docs/operating.md, blobs)"
+                           : "");
+}
 
 static int
 finish(struct backup *b)
@@ -314,27 +386,37 @@ finish(struct backup *b)
         store_job_say(b->job, "%s cannot be finished: %s", b->path, cq_err_text(rc));
         return rc;
     }
-    const struct store_manifest_part *part = part_of(b);
-    store_job_progress(b->job, STAGES * part->bytes, STAGES * part->bytes);
-    bool is_small = part->bytes < (uint64_t)10 << 20;
-    store_job_say(b->job,
-                  "%s: %" PRIu64 " %s, %" PRIu64 " records, verified, %" PRIu64 " findings%s",
-                  b->path, is_small ? part->bytes >> 10 : part->bytes >> 20,
-                  is_small ? "KiB" : "MiB", b->manifest.head, b->found,
-                  b->found ? ": the database itself is damaged (docs/operating.md, fsck)" : "");
+    say_result(b);
     return 0;
 }
 
-int
-store_backup_run(store_job_t *job)
+static int
+run_steps(struct backup *b)
 {
     static int (*const steps[])(struct backup *) = {name_paths, check_target, check_space,
                                                     make_partial};
-    static int (*const work[])(struct backup *) = {make_copy, verify, examine, finish};
+    static int (*const work[])(struct backup *) = {make_copy, verify, examine, save_blobs, finish};
+    int rc = 0;
+    for (size_t i = 0; rc == 0 && i < sizeof steps / sizeof steps[0]; i++) {
+        rc = steps[i](b);
+    }
+    bool has_begun = rc == 0;
+    for (size_t i = 0; rc == 0 && i < sizeof work / sizeof work[0]; i++) {
+        rc = store_job_is_cancelled(b->job) ? -CQ_E_UNAVAILABLE : work[i](b);
+    }
+    store_backup_blobs_end(&b->blobs);
+    if (rc && has_begun && remove_partial(b) != 0) {
+        CQ_LOG(WARN, "STORE-BACKUP-LEFT", "advice=\"the unfinished backup could not be removed\"");
+    }
+    return rc;
+}
+
+static int
+run(store_job_t *job, bool with_blobs)
+{
     struct backup *b = calloc(1, sizeof *b);
-    int rc = b ? 0 : -CQ_E_INTERNAL;
-    if (rc) {
-        return rc;
+    if (!b) {
+        return -CQ_E_INTERNAL;
     }
     b->job = job;
     b->core = store_job_ctx(job);
@@ -343,16 +425,23 @@ store_backup_run(store_job_t *job)
     (void)snprintf(b->manifest.version, sizeof b->manifest.version, "%s", CQ_VERSION);
     *part_of(b) =
         (struct store_manifest_part){.name = STORE_BACKUP_PART, .file = STORE_BACKUP_FILE};
-    for (size_t i = 0; rc == 0 && i < sizeof steps / sizeof steps[0]; i++) {
-        rc = steps[i](b);
+    int rc = with_blobs ? store_backup_blobs_begin(job, &b->blobs) : 0;
+    if (rc) {
+        store_backup_blobs_end(&b->blobs);
     }
-    bool has_begun = rc == 0;
-    for (size_t i = 0; rc == 0 && i < sizeof work / sizeof work[0]; i++) {
-        rc = store_job_is_cancelled(job) ? -CQ_E_UNAVAILABLE : work[i](b);
-    }
-    if (rc && has_begun && store_disk_remove(b->partial, our_files) != 0) {
-        CQ_LOG(WARN, "STORE-BACKUP-LEFT", "advice=\"the unfinished backup could not be removed\"");
-    }
+    rc = rc ? rc : run_steps(b);
     free(b);
     return rc;
+}
+
+int
+store_backup_run(store_job_t *job)
+{
+    return run(job, true);
+}
+
+int
+store_backup_database_run(store_job_t *job)
+{
+    return run(job, false);
 }

@@ -11,6 +11,7 @@
 #include "common/rt/log.h"
 #include "common/rt/random.h"
 
+#include "store/blob_link.h"
 #include "store/migrate.h"
 
 enum {
@@ -299,6 +300,7 @@ store_core_close(struct store_core *core)
     if (core->bus) {
         cq_bus_destroy(&core->bus);
     }
+    store_blob_link_free_all(core);
     if (core->route) {
         store_route_destroy(&core->route);
     }

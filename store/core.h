@@ -32,6 +32,7 @@ struct store_core_cfg {
     char *key_command;
     char *log_level;
     char *restore; /* a backup to make the database from, then to exit */
+    char *blobs;   /* the folder of blobs, for a restore or a check */
     uint64_t map_bytes;
     uint64_t reserve_bytes;
     uint64_t chat_cache;         /* clean chats in memory */
@@ -76,7 +77,8 @@ struct store_core {
     struct store_auth *auths; /* log-ins under way (on_account.c) */
     size_t auth_count;
     struct store_revoked *revoked;
-    struct store_blobs *blobs;            /* on_blob.c */
+    struct store_blobs *blobs;                       /* on_blob.c */
+    struct store_blob_link_question *blob_questions; /* blob_link.c: under way on the bus */
     struct store_seen *seen;              /* versions that devices have synced to (on_sync.c) */
     char (*edges)[CQ_ACTOR_NAME_MAX + 1]; /* alive */
     size_t edge_count;
@@ -268,6 +270,8 @@ int store_blob_refer(struct store_core *core,
                      const struct store_chat *chat,
                      const struct cq_id *id) CQ_MUST_CHECK;
 void store_blob_tick(struct store_core *core);
+/* Stops collecting, or goes on with it. Returns how many are being collected still. */
+size_t store_blob_hold(struct store_core *core, bool is_held);
 void store_blob_free(struct store_core *core);
 
 #endif

@@ -311,7 +311,7 @@ store_disk_space(const char *path, uint64_t *free_bytes, uint64_t *device)
 }
 
 int
-store_disk_remove(const char *folder, const char *const *names)
+store_disk_empty(const char *folder, const char *const *names)
 {
     char path[PATH_SIZE];
     for (; *names; names++) {
@@ -320,5 +320,12 @@ store_disk_remove(const char *folder, const char *const *names)
             return -CQ_E_IO;
         }
     }
-    return rmdir(folder) == 0 || errno == ENOENT ? 0 : store_disk_error(errno);
+    return 0;
+}
+
+int
+store_disk_remove(const char *folder, const char *const *names)
+{
+    int rc = store_disk_empty(folder, names);
+    return rc || rmdir(folder) == 0 || errno == ENOENT ? rc : store_disk_error(errno);
 }

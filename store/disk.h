@@ -53,6 +53,8 @@ bool store_disk_parent(const char *path, char *out, size_t size);
 int store_disk_is_free(const char *path) CQ_MUST_CHECK;
 /* Free bytes of the file system of an existing path, and an id of that file system. */
 int store_disk_space(const char *path, uint64_t *free_bytes, uint64_t *device) CQ_MUST_CHECK;
+/* Removes these files of a folder (names end with NULL); others stay. */
+int store_disk_empty(const char *folder, const char *const *names) CQ_MUST_CHECK;
 /* Removes a folder with these files in it (names end with NULL); fails if there is more. */
 int store_disk_remove(const char *folder, const char *const *names) CQ_MUST_CHECK;
 

@@ -52,6 +52,20 @@ run_job(void *ctx, void *arg)
     job->rc = job->kind->run(job);
 }
 
+static void
+on_ask(void *ctx, void *arg)
+{
+    const store_jobs_t *jobs = ctx;
+    struct store_job_ask *ask = arg;
+    ask->fn(ask, jobs->cfg.ctx);
+}
+
+void
+store_job_ask(struct store_job_ask *ask)
+{
+    cq_worker_ask(ask);
+}
+
 void *
 store_job_ctx(const store_job_t *job)
 {
@@ -164,6 +178,7 @@ store_jobs_new(cq_loop_t *loop, const struct store_jobs_cfg *cfg)
                                          .queue_max = 1,
                                          .run = run_job,
                                          .done = on_done,
+                                         .ask = on_ask,
                                          .ctx = jobs};
     jobs->cfg = *cfg;
     jobs->worker = cq_worker_new(loop, &worker);

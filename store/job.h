@@ -58,6 +58,13 @@ store_jobs_state(store_job_t *job, uint64_t from, cq_buf_t *findings, struct cq_
 
 /* ---- job actor ---- */
 
+/* Something that a job wants done on the loop thread: fn is called there, exactly once, at the
+ * latest while the jobs are destroyed. The question is the caller's; it is not waited for. */
+struct store_job_ask {
+    void (*fn)(struct store_job_ask *ask, void *ctx); /* ctx as store_job_ctx */
+};
+void store_job_ask(struct store_job_ask *ask);
+
 void *store_job_ctx(const store_job_t *job);
 const char *store_job_path(const store_job_t *job);
 bool store_job_is_cancelled(const store_job_t *job);

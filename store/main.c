@@ -102,6 +102,7 @@ static const struct cq_config_item items[] = {
          0,
          "",
          "check the database of a stopped store and exit: 0 clean, 1 findings, 2 could not run"),
+    ITEM("blobs", STR, blobs, "", 0, 4096, "", "with restore and fsck: the folder of blobs"),
     ITEM("blob-quota-bytes",
          UINT,
          blob_quota_bytes,

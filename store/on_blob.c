@@ -31,6 +31,7 @@ struct store_blobs {
     struct cq_id dying[COLLECT_MAX]; /* durable as DEAD, blobd is asked to remove them */
     size_t dying_count;
     bool is_asking;
+    bool is_held; /* by a backup: nothing is collected */
     uint64_t rest_until_mono_ms;
 };
 
@@ -451,16 +452,30 @@ bury(struct store_core *core, const struct cq_id *id)
     }
 }
 
+static struct store_blobs *
+blobs_of(struct store_core *core)
+{
+    if (!core->blobs) {
+        core->blobs = cq_alloc(sizeof *core->blobs);
+        cq_metric_register(metrics, sizeof metrics / sizeof metrics[0]);
+    }
+    return core->blobs;
+}
+
+size_t
+store_blob_hold(struct store_core *core, bool is_held)
+{
+    struct store_blobs *b = blobs_of(core);
+    b->is_held = is_held;
+    return b->is_asking ? b->dying_count : 0;
+}
+
 void
 store_blob_tick(struct store_core *core)
 {
-    struct store_blobs *b = core->blobs;
-    if (!b) {
-        b = core->blobs = cq_alloc(sizeof *b);
-        cq_metric_register(metrics, sizeof metrics / sizeof metrics[0]);
-    }
-    if (b->is_asking || cq_now_mono_ms() < b->rest_until_mono_ms || store_core_writable(core) ||
-        find_some(core)) {
+    struct store_blobs *b = blobs_of(core);
+    if (b->is_asking || b->is_held || cq_now_mono_ms() < b->rest_until_mono_ms ||
+        store_core_writable(core) || find_some(core)) {
         return;
     }
     for (size_t i = 0; i < b->found_count; i++) {

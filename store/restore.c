@@ -13,9 +13,11 @@
 #include "common/rt/random.h"
 
 #include "store/backup.h"
+#include "store/backup_blobs.h"
 #include "store/copy_check.h"
 #include "store/disk.h"
 #include "store/key.h"
+#include "store/restore_blobs.h"
 
 enum {
     PATH_SIZE = 4096 + 64,
@@ -37,6 +39,10 @@ struct restore {
     char lock_file[PATH_SIZE];
     struct store_manifest manifest;
     store_disk_file_t *out;
+    char blobs_target[PATH_SIZE];
+    char blobs_fresh[PATH_SIZE];
+    bool has_blobs; /* there are some, and they are wanted */
+    struct store_restore_blobs blobs;
 };
 
 /* What a restore makes on its way. */
@@ -244,6 +250,52 @@ begin_history(struct restore *r)
     return rc;
 }
 
+/* ---- blobs ---- */
+
+static int
+copy_blobs(struct restore *r)
+{
+    const struct store_manifest_part *part =
+        store_manifest_part_of(&r->manifest, STORE_BACKUP_BLOBS);
+    size_t n = r->cfg->blobs ? strlen(r->cfg->blobs) : 0;
+    if (!part || !n) {
+        CQ_LOG(WARN, "STORE-RESTORE-NO-BLOBS", "advice=%s",
+               part
+                   ? "\"the backup has blobs: give --blobs DIR to restore them, too\""
+                   : "\"this backup was made without blobs: messages refer to what is not there\"");
+        return 0;
+    }
+    while (n > 1 && r->cfg->blobs[n - 1] == '/') {
+        n--;
+    }
+    (void)snprintf(r->blobs_target, sizeof r->blobs_target, "%.*s", (int)n, r->cfg->blobs);
+    (void)snprintf(r->blobs_fresh, sizeof r->blobs_fresh, "%.*s" SUFFIX, (int)n, r->cfg->blobs);
+    r->blobs = (struct store_restore_blobs){
+        .backup = r->backup, .target = r->blobs_target, .fresh = r->blobs_fresh, .part = part};
+    if (store_disk_is_free(r->blobs_target)) {
+        return refuse(r, -CQ_E_BAD_STATE,
+                      "there are blobs, or something else, already: move the folder away first");
+    }
+    r->has_blobs = true;
+    int rc = store_restore_blobs_copy(&r->blobs);
+    return rc ? refuse(r, rc, r->blobs.why) : 0;
+}
+
+/* Before the database has its name: a database without its blobs must not look restored. */
+static int
+finish_blobs(struct restore *r)
+{
+    int rc = r->has_blobs ? store_restore_blobs_finish(&r->blobs) : 0;
+    if (rc) {
+        return refuse(r, rc, r->blobs.why);
+    }
+    if (r->has_blobs) {
+        CQ_LOG(INFO, "STORE-RESTORE-BLOBS", "blobs=%" PRIu64 " bytes=%" PRIu64, r->blobs.count,
+               r->blobs.bytes);
+    }
+    return 0;
+}
+
 /* ---- the name ---- */
 
 static int
@@ -269,7 +321,8 @@ store_restore_run(const struct store_core_cfg *cfg, const char *backup)
 {
     static int (*const steps[])(struct restore *) = {name_paths, read_manifest, check_target,
                                                      make_folder};
-    static int (*const work[])(struct restore *) = {copy, check_copy, begin_history, finish};
+    static int (*const work[])(struct restore *) = {copy,       check_copy,   begin_history,
+                                                    copy_blobs, finish_blobs, finish};
     struct restore *r = calloc(1, sizeof *r);
     int rc = r ? 0 : -CQ_E_INTERNAL;
     if (rc) {
@@ -287,6 +340,9 @@ store_restore_run(const struct store_core_cfg *cfg, const char *backup)
     if (rc && has_begun && store_disk_remove(r->fresh, our_files) != 0) {
         CQ_LOG(WARN, "STORE-RESTORE-LEFT",
                "advice=\"DIR" SUFFIX " could not be removed: remove it\"");
+    }
+    if (rc && r->has_blobs && store_restore_blobs_remove(r->blobs_fresh) != 0) {
+        CQ_LOG(WARN, "STORE-RESTORE-BLOBS-LEFT", "advice=\"remove BLOBS" SUFFIX "\"");
     }
     free(r);
     return rc;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0
- * backup DIR: the store's job "backup".
+ * backup DIR: the store's job "backup", or "backup-database" if the blobs are not wanted.
  */
 #include <stdio.h>
 #include <string.h>
@@ -27,6 +27,7 @@ ctl_backup(struct ctl *ctl, struct ctl_args *args)
 {
     char path[CQ_JOB_PATH_MAX + 1];
     bool is_detached = ctl_flag(args, "--detach");
+    bool has_blobs = !ctl_flag(args, "--no-blobs");
     int rc = ctl_words(ctl, args, 1, 1);
     if (rc) {
         return rc;
@@ -36,7 +37,8 @@ ctl_backup(struct ctl *ctl, struct ctl_args *args)
         return ctl_fail(ctl, CTL_USAGE, "USAGE", "\"%s\" is not a path that can be used",
                         args->v[0]);
     }
-    const struct ctl_job_request request = {"backup", path, is_detached, note};
+    const struct ctl_job_request request = {has_blobs ? "backup" : "backup-database", path,
+                                            is_detached, note};
     rc = ctl_open(ctl);
     return rc ? rc : ctl_job_run(ctl, &request);
 }

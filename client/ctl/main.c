@@ -25,11 +25,13 @@ static const struct verb verbs[] = {
     {"metrics", "[ACTOR]", "counters as Prometheus text, of all actors or of one",
      "ACTOR: a name that status lists, e.g. edge.1. docs/operating.md says what they mean.",
      ctl_metrics},
-    {"backup", "DIR [--detach]", "copy the database into a new folder while it is in use",
+    {"backup", "DIR [--no-blobs] [--detach]",
+     "copy database and blobs into a new folder while they are in use",
      "DIR must not exist, or be empty; the store makes it, as DIR.partial until it is whole and "
      "verified. ^C cancels;\n"
-     "--detach starts it and returns. The master key is not in it. To restore: deploy/run.sh "
-     "--restore DIR.",
+     "--detach starts it and returns; --no-blobs copies the database alone. The master key is not "
+     "in it.\n"
+     "To restore: deploy/run.sh --restore DIR.",
      ctl_backup},
     {"fsck", "[--detach]", "check the database while it is in use",
      "Everything in the tables is compared with what the log says; nothing is changed. Findings go "

@@ -47,18 +47,22 @@ enum {
     THREADS_MAX = 64
 };
 
-/* What crosses: 16 bytes, copied. */
+/* What crosses: copied. */
 struct parcel {
     void *job; /* NULL: stop, and the answer to it */
-    uint64_t thread;
+    uint32_t thread;
+    uint32_t is_question; /* not a job that is done, but something of cq_worker_ask */
 };
+
+/* A worker thread's own way back to the loop. */
+static _Thread_local zsock_t *way_back;
 
 struct thread {
     cq_worker_t *worker;
     zactor_t *actor;
     zsock_t *push;
     unsigned busy; /* jobs it has */
-    uint64_t index;
+    uint32_t index;
     bool is_up; /* written by the thread before it signals */
 };
 
@@ -113,6 +117,7 @@ run_jobs(struct thread *t, zsock_t *pull, zsock_t *push)
 {
     const struct cq_worker_cfg *cfg = &t->worker->cfg;
     struct parcel p;
+    way_back = push;
     while (receive_parcel(pull, &p, 0)) {
         if (p.job) {
             cfg->run(cfg->ctx, p.job);
@@ -122,6 +127,14 @@ run_jobs(struct thread *t, zsock_t *pull, zsock_t *push)
             return;
         }
     }
+}
+
+void
+cq_worker_ask(void *question)
+{
+    CQ_ASSERT(way_back && question);
+    bool sent = send_parcel(way_back, (struct parcel){question, 0, 1});
+    CQ_ASSERT(sent);
 }
 
 static zsock_t *
@@ -178,7 +191,7 @@ on_actor(zsock_t *pipe, void *args)
 }
 
 static bool
-start_thread(cq_worker_t *w, struct thread *t, uint64_t index)
+start_thread(cq_worker_t *w, struct thread *t, uint32_t index)
 {
     char endpoint[ENDPOINT_MAX];
     t->worker = w;
@@ -202,7 +215,7 @@ start_thread(cq_worker_t *w, struct thread *t, uint64_t index)
 static void
 give(cq_worker_t *w, struct thread *t)
 {
-    bool sent = send_parcel(t->push, (struct parcel){w->ring[w->ring_first], t->index});
+    bool sent = send_parcel(t->push, (struct parcel){w->ring[w->ring_first], t->index, 0});
     CQ_ASSERT(sent);
     w->ring_first = (w->ring_first + 1) % w->cfg.queue_max;
     w->ring_count--;
@@ -229,6 +242,16 @@ finish(cq_worker_t *w, const struct parcel *p)
     w->cfg.done(w->cfg.ctx, p->job);
 }
 
+static void
+take(cq_worker_t *w, const struct parcel *p)
+{
+    if (p->is_question) {
+        w->cfg.ask(w->cfg.ctx, p->job);
+    } else {
+        finish(w, p);
+    }
+}
+
 static bool
 on_input(void *ctx)
 {
@@ -238,7 +261,7 @@ on_input(void *ctx)
         if (!receive_parcel(w->pull, &p, ZMQ_DONTWAIT)) {
             return false;
         }
-        finish(w, &p);
+        take(w, &p);
     }
     return true;
 }
@@ -301,10 +324,10 @@ cq_worker_destroy(cq_worker_t **worker)
         return;
     }
     while (w->pending && receive_parcel(w->pull, &p, 0)) {
-        finish(w, &p);
+        take(w, &p);
     }
     for (unsigned i = 0; i < w->thread_count; i++) {
-        bool sent = send_parcel(w->threads[i].push, (struct parcel){NULL, i});
+        bool sent = send_parcel(w->threads[i].push, (struct parcel){NULL, i, 0});
         CQ_ASSERT(sent);
     }
     for (unsigned i = 0; i < w->thread_count && receive_parcel(w->pull, &p, 0); i++) {

@@ -26,6 +26,7 @@ struct cq_worker_cfg {
     unsigned queue_max; /* jobs submitted and not done */
     cq_worker_run_fn *run;
     cq_worker_done_fn *done;
+    cq_worker_done_fn *ask; /* loop thread: takes a question of cq_worker_ask; may be NULL */
     void *ctx;
 };
 
@@ -34,6 +35,10 @@ cq_worker_t *cq_worker_new(cq_loop_t *loop, const struct cq_worker_cfg *cfg);
 /* Takes *job (NULL afterwards) and returns 0; -CQ_E_BUSY if queue_max are under way: the job stays
  * the caller's. */
 int cq_worker_submit(cq_worker_t *w, void **job) CQ_MUST_CHECK;
+/* From within run: has ask called on the loop thread, and does not wait. How the answer comes back
+ * is the caller's business. Each question is handed over exactly once, at the latest by
+ * cq_worker_destroy. */
+void cq_worker_ask(void *question);
 unsigned cq_worker_pending(const cq_worker_t *w);
 /* Waits for the jobs under way, calls done for each, joins the threads. */
 void cq_worker_destroy(cq_worker_t **w);

@@ -40,6 +40,8 @@ enum {
     CQ_JOB_FINDINGS_MAX = 1000,       /* findings of a job that are kept; all are counted */
     CQ_BLOB_HASH_SIZE = 32,           /* root of a blob's hashes: its ETag */
     CQ_BLOB_PART_MAX = 131072,        /* bytes of a blob in one request on the bus */
+    CQ_BLOB_PATH_MAX = 4064,          /* folder of a backup that is being made */
+    CQ_BLOB_CHECK_MAX = 1048576,      /* bytes of a blob in one check */
     CQ_BLOB_LIST_MAX = 1024,          /* blobs in one list on the bus */
     CQ_HEARTBEAT_INTERVAL_MS = 25000, /* default: client and edge ping each other */
     CQ_HEARTBEAT_LIMIT_MS = 60000,    /* default: silence after which a peer is dead */

@@ -76,7 +76,7 @@ def test_backup_says_what_it_is(system, ctl, pair, target):
     x.send(y, "kept")
     job = backup(ctl, target)
     assert job["kind"] == "backup" and job["done"] == job["total"] > 0 and job["findings"] == 0
-    assert sorted(p.name for p in target.iterdir()) == ["data.mdb", "manifest"]
+    assert sorted(p.name for p in target.iterdir()) == ["blobs.list", "data.mdb", "manifest"]
     assert not list(target.parent.glob("*.partial"))
     assert target.stat().st_mode & 0o777 == 0o700 and (target / "data.mdb").stat().st_mode & 0o777 == 0o600
     m = manifest_of(target)

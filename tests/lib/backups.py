@@ -8,7 +8,7 @@ import subprocess
 from ctl import LONG
 from system import BIN
 
-MANIFEST = ("chasqui-backup", "created_unix_ms", "version", "schema", "epoch", "head", "marker", "part", "sum")
+MANIFEST = ("chasqui-backup", "created_unix_ms", "version", "schema", "epoch", "head", "marker", "part", "part blobs", "sum")
 
 
 def blake2(data):
@@ -16,7 +16,12 @@ def blake2(data):
 
 
 def manifest_of(backup):
-    return dict(line.split(" ", 1) for line in (backup / "manifest").read_text().splitlines())
+    """By key. The database's part is "part"; that of the blobs is "part blobs", without its name."""
+    m = {}
+    for line in (backup / "manifest").read_text().splitlines():
+        key = "part blobs" if line.startswith("part blobs ") else line.split(" ", 1)[0]
+        m[key] = line[len(key) + 1:]
+    return m
 
 
 def write_manifest(backup, values):
@@ -34,9 +39,9 @@ def forge(backup, **values):
     write_manifest(backup, m)
 
 
-def restore(backup, data, key):
+def restore(backup, data, key, *options):
     """(exit code, what it logs)"""
-    r = subprocess.run([BIN / "chasqui-store", "--restore", backup, "--data", data, "--master-key", key],
+    r = subprocess.run([BIN / "chasqui-store", "--restore", backup, "--data", data, "--master-key", key, *options],
                        capture_output=True, text=True, timeout=LONG)
     assert "Sanitizer" not in r.stderr and "assertion" not in r.stderr, r.stderr
     return r.returncode, r.stderr
