@@ -20,6 +20,7 @@ source "$REPO/deploy/lib/backup.sh"
 BIN=${CHASQUI_BIN:-$REPO/build/release/bin}
 DATA=$REPO/data
 PORT=8080
+METRICS_PORT= # of the first edge; empty: 1000 above PORT, 0: none
 EDGES=2
 TLS=no
 BUILD=yes
@@ -43,6 +44,8 @@ usage: deploy/run.sh [options]
   --data DIR     where everything is kept (default: data in the repository)
   --port P       port of the first edge, the next ones follow (default: 8080)
   --edges N      number of edges, 1 to 32 (default: 2)
+  --metrics-port P
+                 /metrics of the first edge, on loopback, the next ones follow; 0: none (default: port + 1000)
   --tls          wss:// and https:// with a certificate for localhost that is made and kept in the data folder's tls/
   --no-build     neither install nor build
   --help         this text
@@ -67,7 +70,7 @@ parse_options() {
     while (($#)); do
         given=$1
         case $given in
-            --data | --port | --edges | --backup | --restore | --master-key)
+            --data | --port | --metrics-port | --edges | --backup | --restore | --master-key)
                 [[ -n ${2:-} ]] || bad_usage "$given needs a value"
                 ;;
         esac
@@ -97,6 +100,11 @@ parse_options() {
                 PORT=$((10#$2))
                 shift
                 ;;
+            --metrics-port)
+                check_number "$2" 0 65535 --metrics-port
+                METRICS_PORT=$((10#$2))
+                shift
+                ;;
             --edges)
                 check_number "$2" 1 32 --edges
                 EDGES=$((10#$2))
@@ -112,6 +120,10 @@ parse_options() {
     done
     [[ -z $MASTER_KEY || $MODE == restore ]] || bad_usage "--master-key belongs to --restore"
     ((PORT + EDGES - 1 <= 65535)) || bad_usage "port $PORT leaves no room for $EDGES edges"
+    if [[ -z $METRICS_PORT ]]; then
+        METRICS_PORT=$((PORT + 1000 + EDGES <= 65536 ? PORT + 1000 : PORT - 1000))
+    fi
+    ((METRICS_PORT + EDGES - 1 <= 65535)) || bad_usage "metrics port $METRICS_PORT leaves no room for $EDGES edges"
 }
 
 build() {
@@ -145,7 +157,8 @@ detach() {
     rm -f -- "$RUN/ready"
     [[ ! -f $LOG/run.log ]] || before=$(stat -c %s -- "$LOG/run.log")
     [[ $TLS == no ]] || options=(--tls)
-    setsid "$REPO/deploy/run.sh" --supervise --no-build --data "$DATA" --port "$PORT" --edges "$EDGES" "${options[@]}" \
+    setsid "$REPO/deploy/run.sh" --supervise --no-build --data "$DATA" --port "$PORT" --metrics-port "$METRICS_PORT" \
+        --edges "$EDGES" "${options[@]}" \
         </dev/null >>"$LOG/run.log" 2>&1 &
     pid=$!
     deadline=$(($(uptime_cs) + (READY_SECONDS + 30) * 100))

@@ -31,6 +31,14 @@ const struct cq_config_item edge_config_items[] = {
      "serve without TLS on addresses that other machines reach"},
     {"proxy-from", CQ_CONFIG_STR, AT(proxy_from), "", 0, 4096, "",
      "addresses and networks whose connections must begin with a PROXY header (comma list)"},
+    {"metrics-address", CQ_CONFIG_STR, AT(metrics_address), "127.0.0.1", 1, 64, "",
+     "address to serve /metrics on"},
+    {"metrics-port", CQ_CONFIG_UINT, AT(metrics_port), "0", 0, 65535, "",
+     "port to serve /metrics of the whole system on, 0: none"},
+    {"metrics-anywhere", CQ_CONFIG_BOOL, AT(metrics_anywhere), "false", 0, 0, "",
+     "serve /metrics on addresses that other machines reach"},
+    {"metrics-timeout-ms", CQ_CONFIG_UINT, AT(metrics_timeout_ms), "2000", 100, 60000, "ms",
+     "time in which the other actors must answer a scrape; who does not counts as down"},
     {"peers", CQ_CONFIG_STR, AT(peers), "", 0, 4096, "",
      "URLs of the other edges, told to clients when this one closes (comma list)"},
     {"origins", CQ_CONFIG_STR, AT(origins), "", 0, 4096, "",
@@ -125,6 +133,10 @@ check_network(const struct edge_config *cfg)
             "listen-address: other machines reach it, and passwords would travel in plain "
             "text: give tls-certificate and tls-key, or say plain-text-anywhere true if "
             "something in front of this edge does TLS");
+    }
+    if (!cfg->metrics_anywhere && !is_loopback(cfg->metrics_address)) {
+        return refuse("metrics-address: other machines reach it: say metrics-anywhere true if that "
+                      "is meant");
     }
     edge_ip_list_t *proxies = edge_ip_list_new(cfg->proxy_from, &bad, &bad_n);
     if (!proxies) {

@@ -22,6 +22,10 @@ struct edge_config {
     uint64_t tls_check_interval_ms;
     bool plain_text_anywhere;
     char *proxy_from;
+    char *metrics_address;
+    uint64_t metrics_port;
+    bool metrics_anywhere;
+    uint64_t metrics_timeout_ms;
     char *origins;
     uint64_t heartbeat_interval_ms;
     uint64_t heartbeat_limit_ms;

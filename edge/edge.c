@@ -11,6 +11,8 @@
 
 #include "edge/blob.h"
 #include "edge/call.h"
+#include "edge/monitor.h"
+#include "edge/scrape.h"
 #include "edge/ws.h"
 
 enum {
@@ -111,6 +113,7 @@ static void
 on_peer(void *ctx, const char *name, const char *role, uint64_t incarnation, bool up)
 {
     edge_t *e = ctx;
+    edge_scrape_peer(e->scrape, name, role, up);
     if (strcmp(role, "store") == 0 && up) {
         edge_store_ask(e);
     } else if (strcmp(role, "presence") == 0 && up) {
@@ -194,8 +197,13 @@ edge_new(cq_loop_t *loop, const struct edge_config *cfg)
     e->drain_timer = cq_timer_new(loop, edge_drain_on_timer, e);
     /* Before the bus's hook, so that events of our hook leave in the same turn. */
     cq_loop_on_turn(loop, on_turn, e);
+    e->scrape = edge_scrape_new(e);
     e->bus = new_bus(e);
-    e->ws = e->bus ? edge_ws_new(e) : NULL;
+    if (e->bus && cfg->metrics_port) {
+        e->monitor = edge_monitor_new(e);
+    }
+    bool is_fine = e->bus && (e->monitor || !cfg->metrics_port);
+    e->ws = is_fine ? edge_ws_new(e) : NULL;
     if (!e->ws) {
         edge_destroy(&e);
         return NULL;
@@ -213,8 +221,10 @@ edge_destroy(edge_t **edge)
         return;
     }
     edge_ws_destroy(&e->ws);
+    edge_monitor_destroy(&e->monitor);
     cq_loop_off_turn(e->loop, on_turn, e);
     cq_bus_destroy(&e->bus);
+    edge_scrape_destroy(&e->scrape);
     edge_call_free_all(e);
     edge_blob_free_all(e);
     edge_session_table_free(&e->sessions);

@@ -21,6 +21,8 @@
 struct edge_ws;
 struct edge_call;
 struct edge_blob;
+struct edge_monitor;
+struct edge_scrape;
 
 /* What the store told us; valid once known. */
 struct edge_store_info {
@@ -70,7 +72,9 @@ typedef struct edge {
     edge_sessions_t sessions;
     edge_session_t *dirty;
     struct edge_call *calls;
-    struct edge_blob *blobs; /* requests under way */
+    struct edge_blob *blobs;      /* requests under way */
+    struct edge_monitor *monitor; /* NULL: metrics-port is 0 */
+    struct edge_scrape *scrape;
     struct edge_store_info store;
     struct edge_presence presence;
     cq_buf_t scratch; /* an operation that is being packed */

@@ -25,13 +25,21 @@ static const struct cq_metric net_table[] = {
 };
 
 static const struct cq_metric ops[] = {
-#define CQ_REQUEST(name, code, served, state, fields, answer, doc)             \
-    {"chasqui_edge_op_" #name "_total", "requests to " doc, CQ_METRIC_COUNTER, \
-     &metrics.op_calls[code]},
+#define CQ_REQUEST(name, code, served, state, fields, answer, doc) \
+    {"chasqui_edge_requests_total{op=\"" #name "\"}",              \
+     "requests that reached the gate, by operation", CQ_METRIC_COUNTER, &metrics.op_calls[code]},
 #define CQ_PUSH(name, code, policy, fields, doc)
 #include "common/wire/ops.def"
 #undef CQ_REQUEST
 #undef CQ_PUSH
+};
+
+static const struct cq_metric limits[] = {
+#define EDGE_RATE(name, key, scope, rate, burst, doc)                                             \
+    {"chasqui_edge_rate_limited_total{limit=\"" key "\"}", "what a rate limit refused, by limit", \
+     CQ_METRIC_COUNTER, &metrics.rate_limited[EDGE_RATE_##name]},
+    EDGE_RATES(EDGE_RATE)
+#undef EDGE_RATE
 };
 
 struct edge_metrics *
@@ -42,6 +50,7 @@ edge_metrics_get(void)
         cq_metric_register(table, sizeof table / sizeof table[0]);
         cq_metric_register(net_table, sizeof net_table / sizeof net_table[0]);
         cq_metric_register(ops, sizeof ops / sizeof ops[0]);
+        cq_metric_register(limits, sizeof limits / sizeof limits[0]);
         is_registered = true;
     }
     return &metrics;

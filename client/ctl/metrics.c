@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/rt/check.h"
+#include "common/rt/metric_merge.h"
 
 #include "client/cli/output.h"
 #include "client/ctl/ctl.h"
@@ -146,7 +147,7 @@ static void
 print_json(struct ctl *ctl, struct line l)
 {
     struct line m = metric_of(l);
-    char part[CQ_ACTOR_NAME_MAX + 1];
+    char actor[CQ_ACTOR_NAME_MAX + 1];
     cq_buf_t one = {0};
     if (l.n == 0 || l.p[0] == '#') {
         return;
@@ -157,7 +158,7 @@ print_json(struct ctl *ctl, struct line l)
     cq_buf_append(&one, l.p, l.n);
     json_begin(&ctl->line, "metric");
     json_str(&ctl->line, "actor",
-             ctl_metrics_label(&one, name, "part", part, sizeof part) ? part : "");
+             ctl_metrics_label(&one, name, "actor", actor, sizeof actor) ? actor : "");
     json_str(&ctl->line, "name", name);
     json_text(&ctl->line, "sample", l.p + m.n, value_of(l) ? value_of(l) - m.n - 1 : 0);
     uint64_t number = 0;
@@ -182,58 +183,68 @@ print_line(struct ctl *ctl, struct line l)
     }
 }
 
-/* A metric is printed where it comes first, with all its samples; its comments once. */
-static void
-print_metric(struct ctl *ctl, const cq_buf_t *text, struct line first)
-{
-    struct line l;
-    struct line name = metric_of(first);
-    size_t at = 0;
-    bool has_samples = false;
-    while (next_line(text, &at, &l)) {
-        struct line m = metric_of(l);
-        if (m.n != name.n || memcmp(m.p, name.p, m.n) != 0) {
-            continue;
-        }
-        bool is_comment = l.n && l.p[0] == '#';
-        if (!is_comment || !has_samples) {
-            print_line(ctl, l);
-        }
-        has_samples |= !is_comment;
-    }
-}
-
-static bool
-is_first(const cq_buf_t *text, struct line l)
-{
-    struct line name = metric_of(l);
-    struct line other;
-    size_t at = 0;
-    while (next_line(text, &at, &other) && other.p < l.p) {
-        struct line m = metric_of(other);
-        if (m.n == name.n && memcmp(m.p, name.p, m.n) == 0) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static void
 print_text(struct ctl *ctl, const cq_buf_t *text)
 {
     struct line l;
     size_t at = 0;
     while (next_line(text, &at, &l)) {
-        if (is_first(text, l)) {
-            print_metric(ctl, text, l);
+        print_line(ctl, l);
+    }
+}
+
+/* ---- asking ---- */
+
+/* One actor's metrics; who does not answer is named as missing. */
+static int
+collect(struct ctl *ctl, cq_metric_merge_t *merge, const char *actor)
+{
+    cq_buf_t text = {0};
+    int err = ctl_metrics_of(ctl, actor, &text);
+    if (err) {
+        cq_metric_merge_missing(merge, actor);
+    } else {
+        cq_metric_merge_add(merge, actor, (struct cq_view){text.data, text.size});
+    }
+    cq_buf_free(&text);
+    return err;
+}
+
+static bool
+has_role(const struct ctl *ctl, const char *role)
+{
+    for (size_t i = 0; i < ctl->peer_count; i++) {
+        if (strcmp(ctl->peers[i].role, role) == 0) {
+            return true;
         }
     }
+    return false;
+}
+
+/* Everybody. Goes on behind one who does not answer: then the exit code says so. */
+static int
+collect_all(struct ctl *ctl, cq_metric_merge_t *merge)
+{
+    static const char *const parts[] = {"store", "presence", "edge"};
+    int err = collect(ctl, merge, "broker");
+    int rc = err ? ctl_refused(ctl, "broker", err) : 0;
+    for (size_t i = 0; i < ctl->peer_count && !ctl->is_interrupted; i++) {
+        struct ctl_peer peer = ctl->peers[i]; /* the list may change while we wait */
+        err = collect(ctl, merge, peer.name);
+        rc = err ? ctl_refused(ctl, peer.name, err) : rc;
+    }
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++) {
+        if (!has_role(ctl, parts[i])) {
+            cq_metric_merge_missing(merge, parts[i]);
+            rc = ctl_fail(ctl, CTL_FAILED, "UNAVAILABLE", "there is no %s", parts[i]);
+        }
+    }
+    return rc;
 }
 
 int
 ctl_metrics(struct ctl *ctl, struct ctl_args *args)
 {
-    cq_buf_t text = {0};
     int rc = ctl_words(ctl, args, 0, 1);
     rc = rc ? rc : ctl_open(ctl);
     if (rc) {
@@ -244,18 +255,17 @@ ctl_metrics(struct ctl *ctl, struct ctl_args *args)
         return ctl_fail(ctl, CTL_NO_ANSWER, "UNROUTABLE",
                         "no actor \"%s\" is on the bus (chasquictl status lists them)", actor);
     }
-    int err = ctl_metrics_of(ctl, actor ? actor : "broker", &text);
-    if (err) {
-        rc = ctl_refused(ctl, actor ? actor : "broker", err);
+    cq_metric_merge_t *merge = cq_metric_merge_new();
+    cq_buf_t text = {0};
+    if (actor) {
+        int err = collect(ctl, merge, actor);
+        rc = err ? ctl_refused(ctl, actor, err) : 0;
+    } else {
+        rc = collect_all(ctl, merge);
     }
-    for (size_t i = 0; !actor && !rc && i < ctl->peer_count; i++) {
-        struct ctl_peer peer = ctl->peers[i]; /* the list may change while we wait */
-        err = ctl_metrics_of(ctl, peer.name, &text);
-        if (err) {
-            rc = ctl_refused(ctl, peer.name, err);
-        }
-    }
+    cq_metric_merge_write(merge, &text);
     print_text(ctl, &text);
+    cq_metric_merge_destroy(&merge);
     cq_buf_free(&text);
     return rc;
 }

@@ -98,6 +98,9 @@ check_ports() {
     local n
     for ((n = 0; n < EDGES; n++)); do
         ! port_answers $((PORT + n)) || die "port $((PORT + n)) is in use by another program: choose another with --port"
+        ((METRICS_PORT)) || continue
+        ! port_answers $((METRICS_PORT + n)) ||
+            die "port $((METRICS_PORT + n)) (metrics) is in use by another program: choose another with --metrics-port"
     done
 }
 

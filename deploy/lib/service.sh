@@ -47,6 +47,7 @@ service_command() {
         edge.*)
             number=${1#edge.}
             COMMAND=("$BIN/chasqui-edge" --name "$1" --broker "$broker" --listen-port "$((PORT + number - 1))")
+            ((!METRICS_PORT)) || COMMAND+=(--metrics-port "$((METRICS_PORT + number - 1))")
             peers=$(other_edges "$number")
             [[ -z $peers ]] || COMMAND+=(--peers "$peers")
             [[ $TLS == no ]] || COMMAND+=(--tls-certificate "$TLS_DIR/cert.pem" --tls-key "$TLS_DIR/key.pem")

@@ -81,7 +81,7 @@ def test_status_says_who_does_not_answer(system, ctl):
 def test_metrics_of_one(ctl):
     code, out, _ = ctl.run("metrics", "store.1")
     assert code == 0
-    assert 'chasqui_info{part="store.1"' in out and "chasqui_store_commits_total" in out
+    assert 'chasqui_info{actor="store.1"' in out and "chasqui_store_commits_total" in out
     assert "edge.1" not in out
 
 
@@ -100,7 +100,7 @@ def test_metrics_of_all_are_valid_together(ctl):
             samples.add((name, line.split()[1]))
         last = name
     for actor in EVERYBODY:
-        assert f'chasqui_info{{part="{actor}"' in out
+        assert f'chasqui_info{{actor="{actor}"' in out
 
 
 def test_metrics_as_json(ctl):

@@ -119,7 +119,8 @@ class System:
             (self.dir / folder).mkdir(mode=0o700)
         self.options = options
         self.edge_count = edges
-        self.port = free_ports(edges)
+        self.port = free_ports(2 * edges)
+        self.metrics_port = self.port + edges
         self.redis_socket = self.dir / "run/redis.sock"
         self.broker_endpoint = f"ipc://{self.dir}/run/broker.sock"
         self.services = {}
@@ -140,7 +141,7 @@ class System:
             "--redis-socket", self.redis_socket)
         for n in range(1, self.edge_count + 1):
             add("edge", f"edge.{n}", BIN / "chasqui-edge", "--name", f"edge.{n}", "--broker", self.broker_endpoint,
-                "--listen-port", self.port + n - 1, "--peers",
+                "--listen-port", self.port + n - 1, "--metrics-port", self.metrics_port + n - 1, "--peers",
                 ",".join(self.url(m) for m in range(1, self.edge_count + 1) if m != n) or self.url(n))
 
     def __getattr__(self, name):
@@ -158,10 +159,10 @@ class System:
     def urls(self):
         return ",".join(self.url(n) for n in range(1, self.edge_count + 1))
 
-    def http(self, n, path):
+    def http(self, n, path, port=None):
         """(status, body) of a GET on edge n; (0, "") if nobody answers."""
         try:
-            c = http.client.HTTPConnection("127.0.0.1", self.port + n - 1, timeout=5)
+            c = http.client.HTTPConnection("127.0.0.1", port or self.port + n - 1, timeout=5)
             c.request("GET", path)
             r = c.getresponse()
             return r.status, r.read()

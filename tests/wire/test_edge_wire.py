@@ -71,9 +71,9 @@ def test_metrics_over_the_bus(shared):
     text = []
     shared.stand.do(lambda: text.append(shared.stand.store.request("edge.1", 0x0B)))
     assert text[0][0] == 0
-    for name in ("chasqui_edge_sessions_ready", "chasqui_edge_op_LOGIN_total", "chasqui_edge_frames_out_total"):
-        line = [x for x in text[0][1].splitlines() if x.startswith(name + "{")]
-        assert line and 'part="edge.1"' in line[0]
+    for name in ("chasqui_edge_sessions_ready", 'chasqui_edge_requests_total{actor="edge.1",op="LOGIN"}', "chasqui_edge_frames_out_total"):
+        line = [x for x in text[0][1].splitlines() if x.startswith(name if "{" in name else name + "{")]
+        assert line and 'actor="edge.1"' in line[0]
 
 
 def test_same_origin(shared):
