@@ -75,7 +75,11 @@ main() {
     local list=no package
     while (($#)); do
         case $1 in
-            --test) wanted+=("${TEST_PACKAGES[@]}") ;;
+            --test)
+                wanted+=("${TEST_PACKAGES[@]}")
+                # Not beside a node that came from elsewhere.
+                command -v node >/dev/null && command -v npm >/dev/null || wanted+=(nodejs npm)
+                ;;
             --list) list=yes ;;
             --help | -h)
                 usage

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 #include "edge/blob.h"
 
-#include <ctype.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,6 +113,19 @@ write_hint(const struct status *s, uint64_t detail, char *out, size_t room)
     }
 }
 
+/* The error's name in lower case. */
+static void
+write_name(int err, char out[NAME_MAX_BYTES])
+{
+    const char *from = cq_err_name(err);
+    size_t n = 0;
+    for (; from[n] && n + 1 < NAME_MAX_BYTES; n++) {
+        bool is_upper = from[n] >= 'A' && from[n] <= 'Z';
+        out[n] = (char)(unsigned char)(is_upper ? from[n] - 'A' + 'a' : from[n]);
+    }
+    out[n] = '\0';
+}
+
 static void
 answer_err(edge_conn_t *c, const char *origin, int err, uint64_t detail)
 {
@@ -121,10 +133,7 @@ answer_err(edge_conn_t *c, const char *origin, int err, uint64_t detail)
     const struct status *s = find_status(abs(err));
     const struct edge_blob_words w = {s->status, name, s->text ? s->text : cq_err_text(err),
                                       headers};
-    const char *from = cq_err_name(err);
-    for (size_t i = 0; from[i] && i + 1 < sizeof name; i++) {
-        name[i] = (char)tolower((unsigned char)from[i]);
-    }
+    write_name(err, name);
     write_hint(s, detail, headers, sizeof headers);
     answer_words(c, origin, &w);
 }

@@ -103,7 +103,7 @@ run_step() {
     local preset=${1%%-*}
     environment "$preset"
     case $1 in
-        deps) deploy/deps.sh --test ;;
+        deps) deploy/deps.sh --test && tests/foreign/install.sh ;;
         *-build) build "$preset" ;;
         *-unit) unit "$preset" ;;
         tsan-integration) integration tsan "${TSAN_TESTS[@]}" ;;

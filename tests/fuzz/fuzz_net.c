@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0
  * What an edge reads before it knows anybody: WebSocket frames, request heads, PROXY headers,
- * UTF-8. The first byte says which, for frames the second one how the stream is cut. The outcome
- * must not depend on the cuts.
+ * UTF-8, the fields of requests about blobs. The first byte says which, for frames the second one
+ * how the stream is cut. The outcome must not depend on the cuts.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,7 @@
 #include "edge/frame.h"
 #include "edge/head.h"
 #include "edge/proxy.h"
+#include "edge/tus.h"
 #include "tests/fuzz/fuzz_wire.h"
 
 enum {
@@ -18,7 +19,8 @@ enum {
     KIND_HEAD,
     KIND_PROXY,
     KIND_UTF8,
-    KIND_CLOSE
+    KIND_CLOSE,
+    KIND_FIELD
 };
 
 static void
@@ -124,6 +126,36 @@ try_utf8(const uint8_t *p, size_t n)
     must(ok == ok_cut && (!ok || whole.need == cut.need));
 }
 
+/* One text as every field that there is: a copy of its very size, so that reading beyond is found.
+ */
+static void
+try_field(const uint8_t *bytes, size_t n)
+{
+    uint8_t *copy = malloc(n ? n : 1);
+    must(copy);
+    memcpy(copy, bytes, n);
+    struct cq_view v = {copy, n};
+    uint8_t out[64];
+    struct cq_id id;
+    struct edge_tus_checksum c;
+    struct edge_tus_range r;
+    uint64_t from, size, number;
+    must(edge_tus_base64(v, out, sizeof out) <= (int)sizeof out);
+    must(edge_tus_base64(v, out, 3) <= 3);
+    must(edge_tus_bearer(v, out, sizeof out) <= (int)sizeof out);
+    must(!edge_tus_path(v, &id) || n == 38);
+    must(!edge_head_number(v, 1000, &number) || number <= 1000);
+    (void)edge_tus_metadata_ok(v);
+    must(edge_tus_checksum(v, &c) || (c.size > 0 && c.size <= sizeof c.digest));
+    (void)edge_tus_etag_listed(v, "\"x\"");
+    edge_tus_range(v, &r);
+    for (uint64_t length = 0; r.is_one && length < 100; length += 33) {
+        bool is_some = edge_tus_range_of(&r, length, &from, &size);
+        must(!is_some || (from < length && size <= length - from));
+    }
+    free(copy);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 {
@@ -147,6 +179,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         break;
     case KIND_CLOSE:
         must(edge_frame_read_close(data, n) < 5000);
+        break;
+    case KIND_FIELD:
+        try_field(data, n);
         break;
     default:
         break;

@@ -27,6 +27,16 @@ static const struct seed {
     SEED("proxy-2", 2, "\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\1\2\3\4\5\6\7\10\1\1\0\x50"),
     SEED("utf8", 3, "a\xc3\xa9\xe2\x82\xac\xf0\x9d\x84\x9e and more than eight"),
     SEED("close", 4, "\3\xe8good bye"),
+    SEED("path", 5, "/blob/0123456789abcdef0123456789abcdef"),
+    SEED("bearer", 5, "Bearer lgHEEAABAgMEBQYHCAkKCwwNDg8"),
+    SEED("metadata", 5, "filename cGljdHVyZS5qcGc=,is_private,type aW1hZ2UvanBlZw=="),
+    SEED("checksum", 5, "sha1 Lve95gjOVATpfV8EL5X4nxwjKHE="),
+    SEED("range", 5, "bytes=0-499"),
+    SEED("range-open", 5, "bytes=9500-"),
+    SEED("range-suffix", 5, "bytes=-500"),
+    SEED("range-list", 5, "bytes=0-0, -1"),
+    SEED("etags", 5, "\"a\", W/\"x\" , \"b\""),
+    SEED("number", 5, "1000"),
 };
 
 int
