@@ -8,7 +8,7 @@
 #include "edge/edge.h"
 
 enum {
-    ANNOUNCE_STEP = 1000,
+    ANNOUNCE_STEP = 100, /* half of what presence can take: messages wait behind them */
     SYNC_STEP = 500,
     WORK_PACE_MS = 1
 };

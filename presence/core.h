@@ -79,8 +79,10 @@ cq_bus_handler presence_on_route_begin;
 cq_bus_handler presence_on_delivered;
 cq_bus_handler presence_on_lookup;
 
-/* on_session.c: an edge's sessions end. */
+/* on_session.c: an edge's sessions end, at once for whoever sends to them; then, bounded each turn,
+ * for the rest. True if some are left. */
 void presence_on_session_edge_down(presence_core_t *core, uint16_t edge);
+bool presence_on_session_reap(presence_core_t *core);
 /* on_route.c: delivers held routes, bounded. True if some are left. */
 bool presence_on_route_drain(presence_core_t *core);
 /* on_route.c: asks for ROUTED to be sent soon if there is something to tell. */

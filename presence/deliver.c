@@ -70,6 +70,9 @@ void
 presence_deliver_add(presence_core_t *core, const struct presence_session *session)
 {
     struct presence_deliver *d = core->deliver;
+    if (!presence_session_map_is_live(core->sessions, session)) {
+        return;
+    }
     struct target *t = &d->targets[session->edge];
     if (t->count == ITEM_SESSIONS_MAX) {
         flush(core, session->edge);

@@ -10,7 +10,8 @@
 struct presence_deliver *presence_deliver_new(void);
 void presence_deliver_destroy(struct presence_deliver **d);
 
-/* begin, add any number of sessions, end. event: one packed client operation, borrowed until end.
+/* begin, add any number of sessions (dead ones are left out), end. event: one packed client
+ * operation, borrowed until end.
  */
 void presence_deliver_begin(presence_core_t *core, struct cq_view event);
 void presence_deliver_add(presence_core_t *core, const struct presence_session *session);

@@ -14,7 +14,7 @@
 /* An edge with 100,000 users dies: they leave in portions, so that neither Redis nor a turn is
  * overrun. */
 enum {
-    LEFT_MAX = 2000
+    LEFT_MAX = 1000
 };
 
 struct entry {
@@ -35,6 +35,7 @@ struct presence_delta {
     presence_map_t entries;
     struct presence_link leaving;
     struct presence_link changes;
+    uint64_t extended_ms; /* nobody's grace ends before */
     size_t visible_count;
     size_t change_count;
 };
@@ -162,9 +163,7 @@ presence_delta_retell(presence_delta_t *d, const struct cq_id *user, uint64_t no
 void
 presence_delta_extend(presence_delta_t *d, uint64_t now_ms)
 {
-    for (struct presence_link *l = d->leaving.next; l != &d->leaving; l = l->next) {
-        PRESENCE_LIST_OF(l, struct entry, leaving)->grace_end_ms = now_ms + d->cfg.grace_ms;
-    }
+    d->extended_ms = now_ms + d->cfg.grace_ms;
 }
 
 bool
@@ -183,6 +182,9 @@ presence_delta_is_visible(const presence_delta_t *d,
 static void
 end_grace(presence_delta_t *d, uint64_t now_ms)
 {
+    if (now_ms < d->extended_ms) {
+        return;
+    }
     for (int n = 0; n < LEFT_MAX && !presence_list_is_empty(&d->leaving); n++) {
         struct entry *e = PRESENCE_LIST_OF(d->leaving.next, struct entry, leaving);
         if (e->grace_end_ms > now_ms) {

@@ -10,6 +10,8 @@
 
 enum {
     SLOT_MAX = 1024,
+    SLOT_MIN = 8,
+    IDS_MAX = 50000, /* about so many ids may be in the answers that come in one turn */
     DEADLINE_MS = 5000
 };
 
@@ -23,6 +25,8 @@ struct slot {
 struct presence_fetch {
     struct slot slots[SLOT_MAX];
     struct slot *free;
+    size_t asked_count;
+    size_t usual; /* length of a list, lately */
     struct cq_id ids[CQ_LIST_MAX];
     struct cq_id hidden[CQ_LIST_MAX];
 };
@@ -117,6 +121,7 @@ on_watched(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t coun
     struct cq_id user = slot->user;
     slot->next_free = f->free;
     f->free = slot;
+    f->asked_count--;
     /* A user whom the store does not know sees nobody, and has nothing to show. */
     struct presence_watch_list list = {.ids = f->ids, .hidden = f->hidden, .hides = true};
     int rc = err == -CQ_E_NOT_FOUND ? 0 : (err ? err : read_list(f, fields, count, &list));
@@ -124,6 +129,7 @@ on_watched(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t coun
         on_failed(core, &user);
         return;
     }
+    f->usual = (f->usual * 15 + list.count) / 16 + (list.count > f->usual);
     enum presence_watch_seen was = presence_watch_own_seen(core->watch, &user);
     bool is_known = presence_watch_set(core->watch, &user, &list);
     settle_seen(core, &user, was, list.hides);
@@ -138,7 +144,9 @@ presence_fetch_pump(presence_core_t *core)
 {
     struct presence_fetch *f = core->fetch;
     struct cq_watchlist ask;
-    while (f->free && cq_bus_is_registered(core->bus) &&
+    size_t max = IDS_MAX / (f->usual + 1);
+    max = max > SLOT_MIN ? max : SLOT_MIN;
+    while (f->free && f->asked_count < max && cq_bus_is_registered(core->bus) &&
            presence_watch_next(core->watch, &ask.user)) {
         struct slot *slot = f->free;
         const struct cq_bus_wait wait = {DEADLINE_MS, on_watched, slot};
@@ -149,6 +157,7 @@ presence_fetch_pump(presence_core_t *core)
             return;
         }
         f->free = slot->next_free;
+        f->asked_count++;
         presence_stats.watchlists_total++;
     }
 }

@@ -22,6 +22,7 @@ enum {
     WAIT_MAX_MS = 5000, /* for presence to become ready */
     TRIES_MAX = 4,
     BORROWED_MAX = 1024,
+    RESUME_MAX = 128, /* questions answered in one turn when presence becomes ready */
 };
 
 struct job {
@@ -53,8 +54,9 @@ struct group {
 struct presence_lookup {
     struct presence_link all;
     struct presence_link blocked;
-    presence_map_t groups; /* user → struct group */
-    presence_map_t by_rid; /* (edge, rid) → job */
+    struct presence_link resumed; /* were blocked, go on in the turns to come */
+    presence_map_t groups;        /* user → struct group */
+    presence_map_t by_rid;        /* (edge, rid) → job */
     size_t count, bytes;
     struct cq_id borrowed[BORROWED_MAX]; /* lists wanted for a question only */
     size_t borrowed_count;
@@ -66,6 +68,7 @@ presence_lookup_new(void)
     struct presence_lookup *l = cq_alloc(sizeof *l);
     presence_list_init(&l->all);
     presence_list_init(&l->blocked);
+    presence_list_init(&l->resumed);
     return l;
 }
 
@@ -346,10 +349,17 @@ presence_lookup_give_up(presence_core_t *core, const struct cq_id *user)
 void
 presence_lookup_ready(presence_core_t *core)
 {
-    struct presence_link *link;
-    while ((link = presence_list_pop(&core->lookup->blocked))) {
-        start(PRESENCE_LIST_OF(link, struct job, waiting));
+    presence_list_splice(&core->lookup->resumed, &core->lookup->blocked);
+}
+
+bool
+presence_lookup_resume(presence_core_t *core)
+{
+    struct presence_link *resumed = &core->lookup->resumed;
+    for (int n = 0; n < RESUME_MAX && !presence_list_is_empty(resumed); n++) {
+        start(PRESENCE_LIST_OF(presence_list_pop(resumed), struct job, waiting));
     }
+    return !presence_list_is_empty(resumed);
 }
 
 void

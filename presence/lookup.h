@@ -18,6 +18,8 @@ int presence_lookup_note(presence_core_t *core, const struct cq_id *user) CQ_MUS
 void presence_lookup_go_on(presence_core_t *core, const struct cq_id *user);
 void presence_lookup_give_up(presence_core_t *core, const struct cq_id *user);
 void presence_lookup_ready(presence_core_t *core);
+/* End of a turn: goes on with those that waited for that, bounded. True if some are left. */
+bool presence_lookup_resume(presence_core_t *core);
 /* The user is not online any more, or a question of somebody who is not online was answered: the
  * list is let go of, soon. */
 void presence_lookup_return(presence_core_t *core, const struct cq_id *user);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0
  * Hash table from a 16-byte key to a pointer: open addressing, linear probing, no tombstones. {0}
- * is an empty table.
+ * is an empty table. It grows and shrinks a few entries with each change, so no call is long.
  */
 #ifndef PRESENCE_MAP_H
 #define PRESENCE_MAP_H
@@ -17,8 +17,11 @@ struct presence_map_slot {
 
 typedef struct presence_map {
     struct presence_map_slot *slots;
-    size_t room; /* 0 or a power of two */
-    size_t count;
+    size_t room;                   /* 0 or a power of two */
+    size_t count;                  /* in both tables */
+    struct presence_map_slot *old; /* the table before; its entries are moving */
+    size_t old_room;
+    size_t old_next; /* those before it have moved */
 } presence_map_t;
 
 /* The value, or NULL. */

@@ -7,6 +7,10 @@
 #include "presence/lookup.h"
 #include "presence/note.h"
 
+enum {
+    REAP_MAX = 500 /* sessions of dead edges removed in one turn */
+};
+
 static uint64_t
 not_after_now(uint64_t unix_ms)
 {
@@ -123,7 +127,24 @@ presence_on_session_edge_down(presence_core_t *core, uint16_t edge)
     CQ_LOG(INFO, "PRESENCE-EDGE-DOWN", "edge=%s sessions=%zu", core->lease.edges[edge].name,
            core->sessions->edge_counts[edge]);
     presence_stats.edge_downs_total++;
-    presence_session_map_remove_edge(core->sessions, edge, on_gone, core);
+    presence_session_map_edge_down(core->sessions, edge);
+}
+
+static void
+on_reaped(void *ctx, struct presence_user *user, const struct presence_gone *gone)
+{
+    presence_core_t *core = ctx;
+    if (gone) {
+        on_gone(core, gone);
+    } else {
+        presence_redis_sync_dirty(core->redis, user);
+    }
+}
+
+bool
+presence_on_session_reap(presence_core_t *core)
+{
+    return presence_session_map_reap(core->sessions, REAP_MAX, on_reaped, core);
 }
 
 void

@@ -169,7 +169,8 @@ on_step(void *ctx)
         presence_watch_retry(core->watch);
         presence_lookup_tidy(core);
     }
-    presence_stats.sessions = core->sessions->sessions.count;
+    presence_stats.sessions = core->sessions->sessions.count - core->sessions->dead_count;
+    presence_stats.sessions_dead = core->sessions->dead_count;
     presence_stats.users = core->sessions->users.count;
     presence_stats.visible_users = presence_delta_visible_count(core->delta);
     presence_stats.changes_pending = presence_delta_pending(core->delta);
@@ -192,6 +193,8 @@ on_turn(void *ctx)
 {
     presence_core_t *core = ctx;
     bool more = presence_on_route_drain(core);
+    more |= presence_on_session_reap(core);
+    more |= presence_lookup_resume(core);
     more |= presence_note_pump(core);
     presence_fetch_pump(core);
     presence_redis_sync_pump(core->redis);

@@ -271,6 +271,9 @@ write_online(presence_redis_sync_t *s, struct presence_user *user)
          l != &user->sessions && count < PRESENCE_REDIS_LISTED_MAX; l = l->next) {
         const struct presence_session *session =
             PRESENCE_LIST_OF(l, struct presence_session, of_user);
+        if (!presence_session_map_is_live(s->cfg.sessions, session)) {
+            continue;
+        }
         struct presence_redis_session *out = &sessions[count++];
         memcpy(out->edge, s->cfg.lease->edges[session->edge].name, sizeof out->edge);
         out->session = session->number;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0
  * Who has a session where: user → sessions, (edge, number) → session, edge → sessions. Memory only;
- * the truth about "now". Everything O(1) but the removal of an edge, which is linear in its
- * sessions.
+ * the truth about "now". Everything O(1): the sessions of an edge that is down are dead at once,
+ * and are removed in pieces.
  */
 #ifndef PRESENCE_SESSION_MAP_H
 #define PRESENCE_SESSION_MAP_H
@@ -48,6 +48,7 @@ struct presence_session {
     uint64_t number; /* the edge's own */
     struct cq_id device;
     uint64_t since_unix_ms;
+    uint32_t generation; /* of the edge */
     uint16_t edge;
     uint8_t note; /* enum presence_note_due */
 };
@@ -64,6 +65,9 @@ typedef struct presence_session_map {
     struct presence_link all;                      /* every user */
     struct presence_link edges[PRESENCE_EDGE_MAX]; /* sessions of an edge */
     size_t edge_counts[PRESENCE_EDGE_MAX];
+    uint32_t generations[PRESENCE_EDGE_MAX]; /* how often it went down */
+    struct presence_link dead;               /* sessions to be removed */
+    size_t dead_count;
 } presence_session_map_t;
 
 presence_session_map_t *presence_session_map_new(void);
@@ -99,10 +103,24 @@ struct presence_user *presence_session_map_user(const presence_session_map_t *ma
 bool presence_session_map_remove(presence_session_map_t *map,
                                  struct presence_session *session,
                                  struct presence_gone *gone);
-/* Removes all of an edge's sessions; fn for every user who has none left. */
-void presence_session_map_remove_edge(presence_session_map_t *map,
-                                      uint16_t edge,
-                                      void (*fn)(void *ctx, const struct presence_gone *gone),
-                                      void *ctx);
+/* An edge is down: its sessions are dead. They are not found any more, but their users have them
+ * until they are reaped. */
+void presence_session_map_edge_down(presence_session_map_t *map, uint16_t edge);
+
+static inline bool
+presence_session_map_is_live(const presence_session_map_t *map, const struct presence_session *s)
+{
+    return s->generation == map->generations[s->edge];
+}
+
+/* Removes up to max dead sessions. fn for each: if it was the user's last, gone is not NULL and
+ * user is. True if some are left. */
+typedef void presence_session_map_reap_fn(void *ctx,
+                                          struct presence_user *user,
+                                          const struct presence_gone *gone);
+bool presence_session_map_reap(presence_session_map_t *map,
+                               size_t max,
+                               presence_session_map_reap_fn *fn,
+                               void *ctx);
 
 #endif

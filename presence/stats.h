@@ -8,6 +8,7 @@
 
 #define PRESENCE_STATS(X)                                                                       \
     X(sessions, GAUGE, "sessions known")                                                        \
+    X(sessions_dead, GAUGE, "sessions of edges that went down, to be removed")                  \
     X(users, GAUGE, "users with a session")                                                     \
     X(visible_users, GAUGE, "users whom friends see online")                                    \
     X(edges_unannounced, GAUGE, "live edges that have not announced their sessions")            \

@@ -14,8 +14,8 @@
 #include "presence/map.h"
 
 enum state {
-    STATE_NONE,     /* not wanted, or failed and waiting for retry */
-    STATE_QUEUED,   /* in the fetch queue */
+    STATE_NONE,     /* not wanted */
+    STATE_QUEUED,   /* in the fetch queue, or failed and in the other until retry */
     STATE_FETCHING, /* the store was asked */
     STATE_KNOWN,
 };
@@ -188,13 +188,19 @@ enqueue(presence_watch_t *w, struct node *node)
     presence_list_append(&w->queued, &node->queue);
 }
 
+static void
+wait_for_retry(presence_watch_t *w, struct node *node)
+{
+    node->state = STATE_QUEUED;
+    presence_list_append(&w->failed, &node->queue);
+}
+
 bool
 presence_watch_want(presence_watch_t *w, const struct cq_id *user)
 {
     struct node *node = node_for(w, user);
     node->wanted = true;
-    /* A failed one is in the other queue and stays there until retry. */
-    if (node->state == STATE_NONE && !presence_list_has(&node->queue)) {
+    if (node->state == STATE_NONE) {
         enqueue(w, node);
     }
     return node->state == STATE_KNOWN;
@@ -334,7 +340,7 @@ presence_watch_set(presence_watch_t *w,
     }
     node->own = list->hides ? PRESENCE_WATCH_HIDES : PRESENCE_WATCH_SHOWS;
     if (w->links + list->count > PRESENCE_WATCH_LINKS_MAX) {
-        presence_list_append(&w->failed, &node->queue);
+        wait_for_retry(w, node);
         return false;
     }
     sort(list->ids, list->count);
@@ -351,7 +357,7 @@ presence_watch_fail(presence_watch_t *w, const struct cq_id *user)
     if (node && node->state == STATE_FETCHING) {
         node->state = STATE_NONE;
         if (node->wanted) {
-            presence_list_append(&w->failed, &node->queue);
+            wait_for_retry(w, node);
         }
         drop_if_idle(w, node);
     }
@@ -360,10 +366,7 @@ presence_watch_fail(presence_watch_t *w, const struct cq_id *user)
 void
 presence_watch_retry(presence_watch_t *w)
 {
-    struct presence_link *link;
-    while ((link = presence_list_pop(&w->failed))) {
-        enqueue(w, PRESENCE_LIST_OF(link, struct node, queue));
-    }
+    presence_list_splice(&w->queued, &w->failed);
 }
 
 bool

@@ -20,6 +20,7 @@ enum {
     CQ_BUS_BODY_HEADER = 5,       /* of an array of fixed width */
     CQ_BUS_BUCKETS = 16384,       /* of the table of requests */
     CQ_BUS_ENVELOPES_PER_TURN = 64,
+    CQ_BUS_ITEMS_PER_TURN = 4096, /* no further envelope after so many */
     CQ_BUS_PEERS_MAX = 4096,
     CQ_BUS_HWM = 100000,
     CQ_BUS_TICK_MS = 100, /* while not registered */

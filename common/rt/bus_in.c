@@ -209,7 +209,8 @@ bool
 cq_bus_in_read(void *ctx)
 {
     cq_bus_t *bus = ctx;
-    for (int i = 0; i < CQ_BUS_ENVELOPES_PER_TURN; i++) {
+    uint64_t end = cq_bus_stats.items_in + CQ_BUS_ITEMS_PER_TURN;
+    for (int i = 0; i < CQ_BUS_ENVELOPES_PER_TURN && cq_bus_stats.items_in < end; i++) {
         if (!receive(bus)) {
             return false;
         }

@@ -118,14 +118,14 @@ class World:
         self.endpoint = f"ipc://{folder}/broker.sock"
         self.redis_path = folder / "redis.sock"
         self.processes, self.actors, self.logs = {}, [], {}
-        self.options = []  # of presence
+        self.options, self.lease_ms = [], LEASE_MS
 
     def spawn(self, name, *command):
         log = self.logs.setdefault(name, open(self.folder / f"{name}.log", "ab"))
         self.processes[name] = subprocess.Popen([str(c) for c in command], stdout=log, stderr=log)
 
     def start_broker(self):
-        self.spawn("broker", BIN / "chasqui-broker", "--endpoint", self.endpoint, "--lease-ms", LEASE_MS)
+        self.spawn("broker", BIN / "chasqui-broker", "--endpoint", self.endpoint, "--lease-ms", self.lease_ms)
 
     def start_presence(self):
         self.spawn("presence", BIN / "chasqui-presence", "--name", PRESENCE, "--broker", self.endpoint,
@@ -206,10 +206,10 @@ class World:
 
 
 @contextlib.contextmanager
-def running(folder, options=()):
+def running(folder, options=(), lease_ms=LEASE_MS):
     """A World with two edges and a store, ready; in the end presence must have lived through it all."""
     w = World(folder)
-    w.options = [*options]
+    w.options, w.lease_ms = [*options], lease_ms
     try:
         w.start_redis()
         w.start_broker()

@@ -43,6 +43,41 @@ test_random_changes(void **state)
     presence_map_clear(&map, NULL);
 }
 
+/* Growing to 100,000 and back never moves more than a few entries at a time, and finds all
+ * meanwhile. */
+static void
+test_no_call_is_long(void **state)
+{
+    (void)state;
+    enum {
+        MANY = 100000
+    };
+    static int value;
+    presence_map_t map = {0};
+    size_t moving = 0;
+    for (uint32_t i = 0; i < 2 * MANY; i++) {
+        struct cq_id key = id_of(i < MANY ? i : 2 * MANY - 1 - i);
+        size_t before = map.old ? map.old_next : 0;
+        const struct presence_map_slot *table = map.slots;
+        if (i < MANY) {
+            presence_map_put(&map, &key, &value);
+        } else {
+            assert_ptr_equal(presence_map_take(&map, &key), &value);
+        }
+        /* A new table is asked for only when the one before is done with. */
+        assert_true(table == map.slots || !before);
+        assert_true(!map.old || map.old_next <= before + 64);
+        moving += map.old != NULL;
+        struct cq_id other = id_of(i < MANY ? i / 2 : (2 * MANY - 1 - i) / 2);
+        assert_true(presence_map_find(&map, &other) || map.count == 0);
+        other = id_of(MANY);
+        assert_null(presence_map_find(&map, &other));
+    }
+    assert_int_equal(map.count, 0);
+    assert_true(moving > 1000);
+    presence_map_clear(&map, NULL);
+}
+
 static void
 test_empty(void **state)
 {
@@ -68,6 +103,7 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_random_changes),
+        cmocka_unit_test(test_no_call_is_long),
         cmocka_unit_test(test_empty),
         cmocka_unit_test(test_pairs_differ),
     };

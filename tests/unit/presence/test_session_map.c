@@ -84,12 +84,12 @@ test_limit_of_a_user(void **state)
 }
 
 static void
-count_gone(void *ctx, const struct presence_gone *gone)
+count_gone(void *ctx, struct presence_user *user, const struct presence_gone *gone)
 {
     size_t *count = ctx;
-    assert_int_equal(number_of(&gone->user) % 2,
-                     1); /* the even ones have another session elsewhere */
-    (*count)++;
+    /* The even ones have another session elsewhere. */
+    assert_int_equal(number_of(gone ? &gone->user : &user->id) % 2, gone ? 1 : 0);
+    *count += gone != NULL;
 }
 
 static void
@@ -104,13 +104,55 @@ test_edge_goes(void **state)
         }
     }
     size_t gone = 0;
-    presence_session_map_remove_edge(m, 0, count_gone, &gone);
+    presence_session_map_edge_down(m, 0);
+    assert_int_equal(m->edge_counts[0], 0);
+    assert_null(presence_session_map_find(m, 0, 7));
+    for (int i = 0; i < 9; i++) {
+        assert_true(presence_session_map_reap(m, 100, count_gone, &gone));
+        assert_int_equal(m->sessions.count, 1500 - 100 * (i + 1));
+    }
+    assert_false(presence_session_map_reap(m, 100, count_gone, &gone));
     assert_int_equal(gone, 500);
     assert_int_equal(m->users.count, 500);
     assert_int_equal(m->sessions.count, 500);
     assert_int_equal(m->edge_counts[0], 0);
-    presence_session_map_remove_edge(m, 0, count_gone, &gone);
+    assert_false(presence_session_map_reap(m, 100, count_gone, &gone));
     assert_int_equal(gone, 500);
+    presence_session_map_destroy(&m);
+}
+
+static void
+never_gone(void *ctx, struct presence_user *user, const struct presence_gone *gone)
+{
+    (void)ctx;
+    assert_non_null(user);
+    assert_null(gone);
+}
+
+/* An edge that is back before its dead sessions are gone announces the same numbers: nobody flaps,
+ * and the limit of a user counts the living. */
+static void
+test_edge_back_at_once(void **state)
+{
+    (void)state;
+    presence_session_map_t *m = presence_session_map_new();
+    for (int round = 0; round < 3; round++) {
+        for (uint64_t n = 0; n < PRESENCE_USER_SESSIONS_MAX; n++) {
+            assert_int_equal(add(m, 3, n, 1), 0);
+            assert_true(presence_session_map_is_live(m, presence_session_map_find(m, 3, n)));
+        }
+        assert_int_equal(add(m, 3, PRESENCE_USER_SESSIONS_MAX, 1), -CQ_E_BUSY);
+        assert_int_equal(m->edge_counts[3], PRESENCE_USER_SESSIONS_MAX);
+        assert_int_equal(m->dead_count, round * PRESENCE_USER_SESSIONS_MAX);
+        if (round < 2) {
+            presence_session_map_edge_down(m, 3);
+        }
+    }
+    while (presence_session_map_reap(m, 7, never_gone, NULL)) {
+    }
+    assert_int_equal(m->sessions.count, PRESENCE_USER_SESSIONS_MAX);
+    assert_int_equal(m->edge_counts[3], PRESENCE_USER_SESSIONS_MAX);
+    assert_non_null(presence_session_map_find(m, 3, 9));
     presence_session_map_destroy(&m);
 }
 
@@ -163,6 +205,7 @@ main(void)
         cmocka_unit_test(test_number_moves_to_another_user),
         cmocka_unit_test(test_limit_of_a_user),
         cmocka_unit_test(test_edge_goes),
+        cmocka_unit_test(test_edge_back_at_once),
         cmocka_unit_test(test_walk_while_users_come_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
