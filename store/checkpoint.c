@@ -4,26 +4,29 @@
 #include "common/wire/pack.h"
 
 enum {
-    SLICE_MIN = 256,    /* chats: a round ends in time when there are few records, too … */
-    SLICE_HURRY = 8192, /* … and soon when nobody waits */
-    LATE_PART = 8,      /* a round that is late goes through in 1/8 of an interval */
+    WEIGHT_MIN = 256, /* chats: room for a heavy partition, and for a round with few records … */
+    WEIGHT_HURRY = 8192, /* … which is soon through when nobody waits */
+    LATE_PART = 16,      /* a sweep that is late by this part of an interval … */
+    LATE_TIMES = 2,      /* … goes so many times as fast */
 };
 
-/* So many chats that the round is through when the marker is 1.5 intervals behind. */
-static size_t
-slice_of(const store_projection_t *p,
-         const struct store_batch *b,
-         const struct store_checkpoint_now *now)
+static struct store_slice
+slice_of(const struct store_batch *b, const struct store_checkpoint_now *now)
 {
-    uint64_t limit = now->interval_records + now->interval_records / 2;
-    uint64_t least = now->interval_records / LATE_PART + 1;
-    size_t chats = store_projection_round_size(p) * b->record_count / least;
-    if (now->lag_records < limit) {
-        size_t even = store_projection_round_left(p) * b->record_count / (limit - now->lag_records);
-        chats = even < chats ? even : chats;
+    int64_t once = (int64_t)CQ_PARTITION_COUNT * STORE_SLICE_PARTITION;
+    uint64_t records = b->record_count;
+    uint64_t late = now->interval_records + now->interval_records / LATE_PART;
+    records *= now->lag_records > late ? LATE_TIMES : 1;
+    struct store_slice slice = {.parts = once, .weight_max = WEIGHT_HURRY};
+    if (!now->in_hurry) {
+        /* A record adds at most little more than one chat's weight, so the sweep cannot be outrun.
+         */
+        slice.weight_max = WEIGHT_MIN + 2 * b->record_count;
     }
-    size_t min = now->in_hurry ? SLICE_HURRY : SLICE_MIN;
-    return chats + 1 > min ? chats + 1 : min;
+    if (records < now->interval_records) {
+        slice.parts = (int64_t)((uint64_t)once * records / now->interval_records);
+    }
+    return slice;
 }
 
 bool
@@ -31,18 +34,16 @@ store_checkpoint_add(store_projection_t *p,
                      struct store_batch *b,
                      const struct store_checkpoint_now *now)
 {
-    bool is_due = now->is_due || now->lag_records >= now->interval_records;
-    bool begins = is_due && !store_projection_in_round(p) && store_projection_dirty_count(p);
+    bool begins = now->is_due && !store_projection_in_round(p) && store_projection_dirty_count(p);
     if (begins) {
-        store_projection_round(p, b->first_pos + b->record_count - 1);
+        store_projection_round(p);
     }
-    if (store_projection_in_round(p)) {
-        store_projection_slice(p, b, slice_of(p, b, now));
-    }
+    const struct store_slice slice = slice_of(b, now);
+    bool is_through = store_projection_slice(p, b, &slice);
     if (b->marker) {
         struct store_key key = store_key_text("marker");
         cq_pack_uint(store_batch_row_begin(b, STORE_TABLE_META, store_key_view(&key)), b->marker);
         store_batch_row_end(b);
     }
-    return begins;
+    return begins || is_through;
 }

@@ -48,7 +48,10 @@ store_projection_reset(store_projection_t *p)
     }
     memset(p->buckets, 0, p->bucket_count * sizeof(struct store_entry *));
     free_lists(p);
-    p->in_round = false;
+    memset(p->oldest, 0, sizeof p->oldest);
+    p->visit_next = p->round_left = 0;
+    p->visit_oldest = 0;
+    p->credit = 0;
     p->count = p->dirty_count = p->hand = 0;
 }
 
@@ -236,8 +239,7 @@ store_projection_touch(store_projection_t *p, struct store_chat *c)
     if (e->dirty) {
         return;
     }
-    size_t partition = cq_id_partition(&c->id);
-    struct store_dirty_list *d = &p->dirty[partition];
+    struct store_dirty_list *d = &p->dirty[cq_id_partition(&c->id)];
     if (d->count == d->room) {
         d->room = d->room ? 2 * d->room : 4;
         d->list = realloc(d->list, d->room * sizeof *d->list);
@@ -246,7 +248,6 @@ store_projection_touch(store_projection_t *p, struct store_chat *c)
     d->list[d->count++] = (struct store_dirty){order_of(&c->id), e};
     e->dirty = true;
     p->dirty_count++;
-    p->round_left += p->in_round && partition > p->partition;
 }
 
 static int
@@ -278,6 +279,8 @@ store_projection_apply(store_projection_t *p,
     const struct store_chat_lookup lookup = {index_row, p};
     int rc = store_chat_apply(c, pos, kind, fields, &lookup);
     if (!rc && c->last_pos != before) {
+        uint64_t *oldest = &p->oldest[cq_id_partition(&c->id)];
+        *oldest = *oldest ? *oldest : pos;
         store_projection_touch(p, c);
     }
     return rc;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MPL-2.0
  * The chats in memory: the ones changed since their rows were written (dirty) and a bounded number
  * of others, over the tables CHAT, INDEX, RECEIPT, UNREAD and READ. Rows are written behind: a
- * round takes all dirty chats in key order, a bounded slice goes with each commit (checkpoint.h
- * says how much), and when the round is through, the marker says up to which log position the
+ * sweep goes round and round the partitions and takes what is dirty in key order, a bounded slice
+ * with each commit (checkpoint.h says how much), and the marker says up to which log position the
  * tables are complete (design §4).
  *
  * Loop thread only.
@@ -54,19 +54,30 @@ int store_projection_index(store_projection_t *p,
                            uint64_t seq,
                            struct store_chat_index *out) CQ_MUST_CHECK;
 
-/* Starts a round if none is under way and something is dirty; head_pos: the last position applied.
- */
-void store_projection_round(store_projection_t *p, uint64_t head_pos);
-bool store_projection_in_round(const store_projection_t *p);
-/* Dirty chats when the round under way began, and those that it is still going to write. */
-size_t store_projection_round_size(const store_projection_t *p);
-size_t store_projection_round_left(const store_projection_t *p);
 size_t store_projection_dirty_count(const store_projection_t *p);
 size_t store_projection_count(const store_projection_t *p); /* chats in memory */
-/* Adds the rows of the round's next chats to a batch: `max` chats, a block of index or receipt
- * rows counting like a chat, or some more. Sets batch->marker with the last slice. Once per batch.
- */
-void store_projection_slice(store_projection_t *p, struct store_batch *batch, size_t max);
+
+/* Nothing but a replay has changed chats so far: the sweep goes on where it was before. */
+void store_projection_resume(store_projection_t *p);
+/* Starts a round if something is dirty and none is under way: it is through when the sweep has come
+ * to every partition, so when all that is dirty now has been written. */
+void store_projection_round(store_projection_t *p);
+bool store_projection_in_round(const store_projection_t *p);
+
+enum {
+    STORE_SLICE_PARTITION = 1 << 20 /* the parts that make a partition */
+};
+
+struct store_slice {
+    int64_t parts; /* go on by so much; what is not used up by weight_max is kept, within limits */
+    size_t weight_max; /* chats, a block of index or receipt rows counting like a chat */
+};
+
+/* Adds the rows of the sweep's next chats to a batch, and sets batch->marker to where it is then
+ * (0: not known). Once per batch, after all its records. True if the last partition was passed. */
+bool store_projection_slice(store_projection_t *p,
+                            struct store_batch *batch,
+                            const struct store_slice *slice);
 /* The batch is durable: its chats' index tails are in the table. Also drops clean chats beyond
  * cache_max. */
 void store_projection_committed(store_projection_t *p, const struct store_batch *batch);

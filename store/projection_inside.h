@@ -24,7 +24,7 @@ struct store_dirty {
     struct store_entry *entry;
 };
 
-/* The dirty chats of one partition, in no order. */
+/* Dirty chats of one partition, in no order. */
 struct store_dirty_list {
     struct store_dirty *list;
     size_t count, room;
@@ -39,14 +39,17 @@ struct store_projection {
     size_t dirty_count;
     uint64_t committed; /* number of the last durable batch */
     struct store_dirty_list dirty[CQ_PARTITION_COUNT];
-    /* The round under way: partitions in order, the one at `partition` from `visit`. */
-    bool in_round;
+    /* Position of the first record whose chat is in dirty[…]; 0: none. So the tables are complete
+     * up to the one before the least of them. */
+    uint64_t oldest[CQ_PARTITION_COUNT];
+    /* The sweep: it goes round the partitions for ever, the one at `partition` from `visit`. */
     size_t partition;
     struct store_dirty_list visit;
     size_t visit_next;
-    size_t round_size; /* dirty chats when it began */
-    size_t round_left; /* dirty chats that it has not come to yet */
-    uint64_t round_pos;
+    uint64_t visit_oldest;
+    int64_t credit;    /* parts of partitions that it may still go through */
+    int64_t step;      /* what each chat of this visit costs of it */
+    size_t round_left; /* partitions until the round under way is through; 0: none is */
 };
 
 static inline struct store_entry *

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Write-behind: a round goes through the partitions in order and writes the rows of their dirty
- * chats, sorted. Only one partition's worth is sorted at a time, so neither beginning a round nor
- * going on with it ever takes long. What gets dirty ahead of the round is written with it, what
- * gets dirty behind it waits for the next one; both are fine for the marker, which promises only
- * what was dirty when the round began.
+ * Write-behind: a sweep goes round the partitions for ever and writes the rows of what is dirty,
+ * sorted. Only one partition's worth is sorted at a time, so going on with it never takes long. The
+ * marker follows it: every partition knows its oldest change that is not in the tables, and the
+ * least of them is the partition's that the sweep comes to next.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -13,26 +12,35 @@
 #include "store/projection_inside.h"
 
 enum {
-    LOOK_AHEAD = 8, /* chats */
+    LOOK_AHEAD = 8,  /* chats */
+    CREDIT_MAX = 64, /* partitions: so far the sweep hurries after a heavy one */
     CACHE_LINE = 64
 };
 
 bool
 store_projection_in_round(const store_projection_t *p)
 {
-    return p->in_round;
+    return p->round_left > 0;
 }
 
-size_t
-store_projection_round_size(const store_projection_t *p)
+void
+store_projection_round(store_projection_t *p)
 {
-    return p->round_size;
+    if (!p->round_left && p->dirty_count) {
+        p->round_left = CQ_PARTITION_COUNT + 1; /* the one at hand may be half through: twice */
+    }
 }
 
-size_t
-store_projection_round_left(const store_projection_t *p)
+void
+store_projection_resume(store_projection_t *p)
 {
-    return p->round_left;
+    size_t first = 0;
+    for (size_t i = 1; i < CQ_PARTITION_COUNT; i++) {
+        if (p->oldest[i] && (!p->oldest[first] || p->oldest[i] < p->oldest[first])) {
+            first = i;
+        }
+    }
+    p->partition = (first + CQ_PARTITION_COUNT - 1) % CQ_PARTITION_COUNT;
 }
 
 static int
@@ -46,31 +54,34 @@ compare_dirty(const void *left, const void *right)
     return cq_id_cmp(&a->entry->chat.id, &b->entry->chat.id);
 }
 
-/* Takes what is dirty in the partition at hand. */
+/* Comes to the next partition and takes what is dirty there. */
 static void
 visit(store_projection_t *p)
 {
     struct store_dirty_list empty = p->visit;
     empty.count = 0;
+    p->partition = (p->partition + 1) % CQ_PARTITION_COUNT;
     p->visit = p->dirty[p->partition];
     p->dirty[p->partition] = empty;
     p->visit_next = 0;
+    p->visit_oldest = p->oldest[p->partition];
+    p->oldest[p->partition] = 0;
+    p->step = STORE_SLICE_PARTITION;
     if (p->visit.count) {
+        p->step = STORE_SLICE_PARTITION / (int64_t)p->visit.count + 1;
         qsort(p->visit.list, p->visit.count, sizeof *p->visit.list, compare_dirty);
     }
 }
 
-void
-store_projection_round(store_projection_t *p, uint64_t head_pos)
+/* The tables and this batch are complete up to here; head: the last position applied. */
+static uint64_t
+marker_of(const store_projection_t *p, uint64_t head)
 {
-    if (p->in_round || p->dirty_count == 0) {
-        return;
+    uint64_t least = p->visit_next < p->visit.count && p->visit_oldest ? p->visit_oldest : head + 1;
+    for (size_t i = 0; i < CQ_PARTITION_COUNT; i++) {
+        least = p->oldest[i] && p->oldest[i] < least ? p->oldest[i] : least;
     }
-    p->in_round = true;
-    p->round_pos = head_pos;
-    p->round_size = p->round_left = p->dirty_count;
-    p->partition = 0;
-    visit(p);
+    return least - 1;
 }
 
 /* Writes an audit row while it says something and deletes it once when it does not any more. */
@@ -159,7 +170,6 @@ flush_entry(store_projection_t *p, struct store_entry *e, struct store_batch *ba
     e->dirty = false;
     e->batch = batch->number;
     p->dirty_count--;
-    p->round_left -= p->round_left > 0;
 }
 
 /* A chat with more index and receipt rows than a slice takes: write a part, come back to it with
@@ -206,27 +216,58 @@ look_ahead(const store_projection_t *p)
     }
 }
 
-void
-store_projection_slice(store_projection_t *p, struct store_batch *batch, size_t max)
+/* The next chat of the partition at hand; returns its weight. */
+static size_t
+write_next(store_projection_t *p, struct store_batch *batch, size_t weight_max)
 {
-    size_t done = 0;
-    while (p->in_round && done < max) {
+    struct store_entry *e = p->visit.list[p->visit_next].entry;
+    size_t weight = weight_of(e);
+    if (weight > 2 * weight_max) {
+        flush_part(e, batch, weight_max);
+        return weight_max;
+    }
+    look_ahead(p);
+    p->visit_next++;
+    p->credit -= p->step;
+    flush_entry(p, e, batch);
+    return weight;
+}
+
+/* The partition at hand is through: comes to the next one, unless that ends the round. */
+static void
+go_on(store_projection_t *p)
+{
+    if (p->round_left && --p->round_left == 0) {
+        p->credit = 0;
+        return;
+    }
+    visit(p);
+    p->credit -= p->visit.count ? 0 : p->step;
+}
+
+bool
+store_projection_slice(store_projection_t *p,
+                       struct store_batch *batch,
+                       const struct store_slice *slice)
+{
+    const int64_t most = (int64_t)CREDIT_MAX * STORE_SLICE_PARTITION;
+    size_t weight = 0;
+    size_t came_to = 0;
+    bool passed_last = false;
+    p->credit += slice->parts;
+    while ((p->round_left || p->credit > 0) && weight < slice->weight_max &&
+           came_to <= CQ_PARTITION_COUNT) {
         if (p->visit_next < p->visit.count) {
-            struct store_entry *e = p->visit.list[p->visit_next].entry;
-            if (weight_of(e) > 2 * max) {
-                flush_part(e, batch, max);
-                return;
-            }
-            look_ahead(p);
-            p->visit_next++;
-            done += weight_of(e);
-            flush_entry(p, e, batch);
-        } else if (++p->partition < CQ_PARTITION_COUNT) {
-            visit(p);
+            weight += write_next(p, batch, slice->weight_max);
         } else {
-            batch->marker = p->round_pos;
-            p->in_round = false;
-            p->visit.count = p->visit_next = 0;
+            go_on(p);
+            came_to++;
+            passed_last = passed_last || p->partition == CQ_PARTITION_COUNT - 1;
         }
     }
+    p->credit = p->credit < most ? p->credit : most;
+    if (came_to) {
+        batch->marker = marker_of(p, batch->first_pos + batch->record_count - 1);
+    }
+    return passed_last;
 }

@@ -270,6 +270,7 @@ apply_log(struct replay *replay)
         }
     }
     store_core_drop_snapshot(core);
+    store_projection_resume(core->projection);
     return rc;
 }
 

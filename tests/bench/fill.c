@@ -44,7 +44,7 @@ static const struct cq_config_item items[] = {
      "so many messages bring one read receipt (0: none)"},
     {OPTION("behind", UINT, behind), "0", 0, 100000000, "",
      "of these messages, the last are in the log only, as after a crash"},
-    {OPTION("checkpoint-records", UINT, checkpoint_records), "400000", 1, 10000000, "", ""},
+    {OPTION("checkpoint-records", UINT, checkpoint_records), "500000", 1, 10000000, "", ""},
 };
 
 enum {

@@ -184,7 +184,7 @@ ask() {
     shift
     case $name in
         history) users=500 filled=4000000 ;;
-        recovery) filled=2000000 behind=540000 ;;
+        recovery) filled=2000000 behind=500000 ;;
     esac
     while (($#)); do
         case $1 in

@@ -41,7 +41,7 @@ static const struct cq_config_item items[] = {
     {OPTION("batch", UINT, batch), "1024", 1, BATCH_MAX, "", "messages per commit"},
     {OPTION("bytes", UINT, bytes), "200", 1, CQ_TEXT_MAX, "bytes", "length of a text"},
     {OPTION("chat-cache", UINT, cache), "1000000", 1, 100000000, "", "unchanged chats in memory"},
-    {OPTION("checkpoint-records", UINT, checkpoint_records), "400000", 1, 10000000, "",
+    {OPTION("checkpoint-records", UINT, checkpoint_records), "500000", 1, 10000000, "",
      "a round of write-behind begins so far behind the head"},
     {OPTION("zipf", BOOL, zipf), "false", 0, 0, "",
      "a few chats get most messages (Zipf, s = 1); else all get the same"},

@@ -136,7 +136,7 @@ store_world_close(struct store_world *w)
 void
 store_world_round(struct store_world *w)
 {
-    store_projection_round(w->core.projection, w->core.last_pos);
+    store_projection_round(w->core.projection);
 }
 
 static void
@@ -150,7 +150,8 @@ add_slice(struct store_world *w, struct store_batch *b)
         return;
     }
     if (store_projection_in_round(p)) {
-        store_projection_slice(p, b, w->slice_max);
+        const struct store_slice slice = {.weight_max = w->slice_max};
+        (void)store_projection_slice(p, b, &slice);
     }
     if (b->marker) {
         struct store_key key = store_key_text("marker");
