@@ -288,6 +288,9 @@ check_all(struct store_fsck *f)
     if (!rc) {
         rc = store_fsck_detail_check(f);
     }
+    if (!rc) {
+        rc = store_fsck_blobs_check(f);
+    }
     return rc;
 }
 

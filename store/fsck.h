@@ -10,6 +10,9 @@
  * it differs are looked at row by row in a pass of their own. As many chats are taken at once as
  * the memory bound allows, so a big database costs several passes over the log.
  *
+ * Rows of blobs: references and readers are counted again from the log's media parts, uses from the
+ * rows. What blobd has on its disk is looked at by fsck_files.h.
+ *
  * Accounts, names, devices, owners and friend rows are written through: each row is checked against
  * those it names within one snapshot, and friend rows against the record that changed them last.
  *

@@ -32,9 +32,12 @@ struct store_fsck {
     size_t bad_count;
     uint64_t *wrong; /* hashes of the keys of RECEIPT rows that were found wrong */
     size_t wrong_count;
-    uint64_t end_pos;   /* of the replay under way */
-    unsigned countdown; /* until the clock is looked at */
-    int rc;             /* of a callback */
+    uint64_t blobs_lost;  /* BLOB rows that are missing or do not decode: found, and what follows
+                             from that is not */
+    uint64_t media_count; /* messages with a media part, in the log */
+    uint64_t end_pos;     /* of the replay under way */
+    unsigned countdown;   /* until the clock is looked at */
+    int rc;               /* of a callback */
 };
 
 /* An open snapshot in f->snapshot that is young enough; views into an older one are void
@@ -184,6 +187,9 @@ int store_fsck_people_check(struct store_fsck *f) CQ_MUST_CHECK;
 int store_fsck_scan_rows(struct store_fsck *f, struct store_fsck_group *g) CQ_MUST_CHECK;
 /* fsck_log.c: replays the log for the chats of g and compares. */
 int store_fsck_log_replay(struct store_fsck *f, struct store_fsck_group *g) CQ_MUST_CHECK;
+/* fsck_blobs.c, after all replays: BLOB, BLOB_READER; fsck_blob_use.c: BLOB_USE. */
+int store_fsck_blobs_check(struct store_fsck *f) CQ_MUST_CHECK;
+int store_fsck_blob_use_check(struct store_fsck *f) CQ_MUST_CHECK;
 /* fsck_compare.c: the rows of a chat where they say they stand; what is left at the end. */
 void store_fsck_compare_rows(struct store_fsck *f, struct store_fsck_entry *e);
 void store_fsck_compare_rest(struct store_fsck *f, struct store_fsck_entry *e);

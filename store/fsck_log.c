@@ -100,7 +100,9 @@ check_message(struct replay *r,
         say_message(r, e, pos, m);
     }
     struct cq_media media;
-    if (cq_media_read(m->media, &media) < 0 && !r->g->is_closed) {
+    int has_media = r->g->is_closed ? 0 : cq_media_read(m->media, &media);
+    r->f->media_count += has_media > 0;
+    if (has_media < 0) {
         store_fsck_find_record(r->f, STORE_FSCK_LOG_RECORD, pos, "a media part of another form",
                                "[blob, length, thumbnail] or nil");
     }

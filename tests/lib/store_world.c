@@ -10,6 +10,7 @@
 #include "common/rt/random.h"
 #include "common/wire/pack.h"
 
+#include "store/blob.h"
 #include "store/checkpoint.h"
 
 enum {
@@ -340,8 +341,12 @@ store_world_chat(struct store_world *w, uint64_t user, uint64_t peer)
     return c;
 }
 
-void
-store_world_say(struct store_world *w, uint64_t user, uint64_t peer, struct cq_view text)
+static void
+append_message(struct store_world *w,
+               uint64_t user,
+               uint64_t peer,
+               struct cq_view text,
+               struct cq_view media)
 {
     static const uint8_t nonce[CQ_NONCE_SIZE];
     struct store_chat *c = store_world_chat(w, user, peer);
@@ -357,9 +362,67 @@ store_world_say(struct store_world *w, uint64_t user, uint64_t peer, struct cq_v
         .key_version = 1,
         .nonce = {nonce, sizeof nonce},
         .ciphertext = text,
+        .media = media,
     };
     uint64_t pos = 0;
     check(store_core_append(&w->core, c, CQ_REC_MESSAGE, &m, &pos), "a message");
+}
+
+void
+store_world_say(struct store_world *w, uint64_t user, uint64_t peer, struct cq_view text)
+{
+    append_message(w, user, peer, text, (struct cq_view){0});
+}
+
+struct cq_id
+store_world_blob_id(uint64_t n)
+{
+    struct cq_id id = store_world_user_id(n);
+    id.b[0] ^= 0xb1;
+    id.b[1] ^= 0x0b;
+    return id;
+}
+
+void
+store_world_add_blob(struct store_world *w, uint64_t user, uint64_t n, uint64_t length)
+{
+    struct store_blob_use use = {0};
+    struct store_blob blob = {.state = STORE_BLOB_WHOLE,
+                              .user = store_world_user_id(user),
+                              .length = length,
+                              .since_unix_ms = cq_now_unix_ms(),
+                              .hash = {1, 2, 3}};
+    struct cq_id id = store_world_blob_id(n);
+    struct store_key key = store_key_of(&id), use_key = store_key_of(&blob.user);
+    struct cq_view row;
+    cq_buf_t b = {0};
+    if (store_core_row(&w->core, STORE_TABLE_BLOB_USE, &use_key, &row) == 0) {
+        check(store_blob_read_use(row, &use), "a row of use");
+    }
+    use.bytes += length;
+    use.count++;
+    store_blob_write(&b, &blob);
+    store_core_put(&w->core, STORE_TABLE_BLOB, &key, (struct cq_view){b.data, b.size});
+    cq_buf_clear(&b);
+    store_blob_write_use(&b, &use);
+    store_core_put(&w->core, STORE_TABLE_BLOB_USE, &use_key, (struct cq_view){b.data, b.size});
+    cq_buf_free(&b);
+}
+
+void
+store_world_show(struct store_world *w,
+                 uint64_t user,
+                 uint64_t peer,
+                 struct cq_view text,
+                 uint64_t n)
+{
+    static const uint8_t thumbnail[100];
+    struct cq_media media = {store_world_blob_id(n), 1000, {thumbnail, sizeof thumbnail}};
+    cq_buf_t b = {0};
+    check(store_blob_refer(&w->core, store_world_chat(w, user, peer), &media.blob), "a reference");
+    cq_schema_write_array(&cq_media_schema, &b, &media);
+    append_message(w, user, peer, text, (struct cq_view){b.data, b.size});
+    cq_buf_free(&b);
 }
 
 void

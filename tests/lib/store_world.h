@@ -34,6 +34,15 @@ void store_world_befriend(struct store_world *w, uint64_t user, uint64_t peer);
 void store_world_ask(struct store_world *w, uint64_t user, uint64_t peer);
 /* A message of user to peer: size bytes of ciphertext, at least CQ_MAC_SIZE + 1. */
 void store_world_say(struct store_world *w, uint64_t user, uint64_t peer, struct cq_view text);
+/* A complete blob of user: number n, of this length; a message of user to peer that refers to it.
+ */
+struct cq_id store_world_blob_id(uint64_t n);
+void store_world_add_blob(struct store_world *w, uint64_t user, uint64_t n, uint64_t length);
+void store_world_show(struct store_world *w,
+                      uint64_t user,
+                      uint64_t peer,
+                      struct cq_view text,
+                      uint64_t n);
 /* Receipts of user in his chat with peer, up to its head minus `behind`. */
 void store_world_receive(struct store_world *w, uint64_t user, uint64_t peer, uint64_t behind);
 void store_world_read(struct store_world *w, uint64_t user, uint64_t peer, uint64_t behind);

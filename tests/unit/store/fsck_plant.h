@@ -7,6 +7,7 @@
 #include "common/wire/pack.h"
 
 #include "fsck_world.h"
+#include "store/blob.h"
 #include "store/record.h"
 
 static inline void
@@ -261,6 +262,50 @@ receipt_up_to(uint64_t up_to)
 {
     return (struct cq_rec_receipt){store_world_chat_id(1, 2), store_world_user_id(2),
                                    store_world_device_id(2), up_to, 1};
+}
+
+/* ---- blobs ---- */
+
+static inline struct store_key
+blob_key(uint64_t n)
+{
+    struct cq_id id = store_world_blob_id(n);
+    return store_key_of(&id);
+}
+
+static inline struct store_key
+reader_key(uint64_t n, uint64_t user)
+{
+    struct cq_id id = store_world_blob_id(n), user_id = store_world_user_id(user);
+    return store_key_pair(&id, &user_id);
+}
+
+static inline struct store_blob
+read_blob(uint64_t n)
+{
+    struct store_key key = blob_key(n);
+    struct store_blob blob;
+    struct cq_view row;
+    assert_int_equal(store_core_row(&world.core, STORE_TABLE_BLOB, &key, &row), 0);
+    assert_int_equal(store_blob_read(row, &blob), 0);
+    return blob;
+}
+
+static inline void
+write_blob(uint64_t n, const struct store_blob *blob)
+{
+    cq_buf_t b = {0};
+    store_blob_write(&b, blob);
+    put_buf(STORE_TABLE_BLOB, blob_key(n), &b);
+}
+
+static inline void
+write_use(uint64_t user, uint64_t bytes, uint64_t count)
+{
+    struct cq_id id = store_world_user_id(user);
+    cq_buf_t b = {0};
+    store_blob_write_use(&b, &(struct store_blob_use){bytes, count});
+    put_buf(STORE_TABLE_BLOB_USE, store_key_of(&id), &b);
 }
 
 #endif

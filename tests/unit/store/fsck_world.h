@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0
  * A small database to check: users 1 … 6; chats 1-2, 1-3, 2-3 with messages and receipts, 4-5
- * without; 6 has asked 1; 4 hides when he was last seen.
+ * without; 6 has asked 1; 4 hides when he was last seen. Blobs 1 to 3 are 1's, 4 is 4's; blob 1 was
+ * sent to 2, 2 as well, who sent it to 3 and back.
  */
 #ifndef TESTS_UNIT_STORE_FSCK_WORLD_H
 #define TESTS_UNIT_STORE_FSCK_WORLD_H
@@ -66,6 +67,14 @@ build(struct store_world *w)
     store_world_ask(w, 6, 1);
     store_world_hide(w, 4, true);
     talk(w, FSCK_ROUNDS);
+    for (uint64_t n = 1; n <= 3; n++) {
+        store_world_add_blob(w, 1, n, 1000);
+    }
+    store_world_add_blob(w, 4, 4, 1000);
+    store_world_show(w, 1, 2, text, 1);
+    store_world_show(w, 1, 2, text, 2);
+    store_world_show(w, 2, 3, text, 2); /* handed on */
+    store_world_show(w, 2, 1, text, 2); /* and back */
     store_world_flush(w);
 }
 
