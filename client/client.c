@@ -13,8 +13,8 @@
 #include "common/wire/name.h"
 
 #include "client/client_parts.h"
-#include "client/keyring.h"
 #include "client/reconnect.h"
+#include "client/seal.h"
 
 enum {
     GIVE_AT_ONCE = 200,
@@ -92,6 +92,7 @@ cq_client_close(cq_client_t **p)
     if (!c) {
         return;
     }
+    cq_transfer_destroy(&c->transfer); /* it uses the session */
     cq_session_destroy(&c->session);
     cq_events_destroy(&c->events);
     cq_db_close(&c->db);
@@ -151,6 +152,7 @@ static void
 give_message(cq_client_t *c, const struct cq_chat *chat, const struct cq_stored *m)
 {
     bool own = cq_id_eq(&m->user, &c->user_id);
+    struct cq_shown_medium medium;
     cq_client_event_t e = {
         .type = CQ_CLIENT_EVENT_MESSAGE,
         .peer = chat->peer_name,
@@ -162,6 +164,7 @@ give_message(cq_client_t *c, const struct cq_chat *chat, const struct cq_stored 
         .own = own,
         .own_device = own && cq_id_eq(&m->device, &c->device_id),
         .unreadable = m->unreadable,
+        .media = cq_client_show_medium(&medium, m->medium, m->medium_size),
     };
     c->on_event(c->ctx, &e);
 }
@@ -257,8 +260,8 @@ cq_client_dispatch(cq_client_t *c)
 
 /* ---- requests ---- */
 
-static int64_t
-submit(cq_client_t *c, struct cq_command *cmd, bool answered)
+int64_t
+cq_client_submit(cq_client_t *c, struct cq_command *cmd, bool answered)
 {
     pthread_mutex_lock(&c->lock);
     int rc = 0;
@@ -287,7 +290,7 @@ simple_request(cq_client_t *c, unsigned op)
 {
     struct cq_command *cmd = cq_alloc(sizeof *cmd);
     cmd->op = op;
-    return submit(c, cmd, true);
+    return cq_client_submit(c, cmd, true);
 }
 
 static bool
@@ -318,7 +321,7 @@ authenticate(cq_client_t *c, unsigned op, const char *name, const char *password
         return -CQ_E_BAD_NAME;
     }
     memcpy(cmd->password, password, n + 1);
-    return submit(c, cmd, true);
+    return cq_client_submit(c, cmd, true);
 }
 
 int64_t
@@ -355,8 +358,8 @@ cq_client_connect(cq_client_t *c)
     }
     struct cq_command *cmd = cq_alloc(sizeof *cmd);
     cmd->op = CQ_COMMAND_CONNECT;
-    int64_t request = submit(c, cmd, false);
-    return request < 0 ? (int)request : 0;
+    int64_t request = cq_client_submit(c, cmd, false);
+    return request < 0 ? (int)request : cq_client_resume_uploads(c);
 }
 
 int64_t
@@ -377,7 +380,7 @@ cq_client_friend(cq_client_t *c, enum cq_client_action action, const char *name)
         cq_command_destroy(&cmd);
         return -CQ_E_BAD_NAME;
     }
-    return submit(c, cmd, true);
+    return cq_client_submit(c, cmd, true);
 }
 
 int64_t
@@ -412,7 +415,7 @@ cq_client_revoke(cq_client_t *c, const char *device_id)
         cq_command_destroy(&cmd);
         return -CQ_E_BAD_ARG;
     }
-    return submit(c, cmd, true);
+    return cq_client_submit(c, cmd, true);
 }
 
 int64_t
@@ -425,7 +428,7 @@ cq_client_privacy(cq_client_t *c, enum cq_client_last_seen last_seen)
     cmd->op = CQ_OP_PRIVACY;
     cmd->on = last_seen != CQ_CLIENT_LAST_SEEN_ASK;
     cmd->hide = last_seen == CQ_CLIENT_LAST_SEEN_HIDE;
-    return submit(c, cmd, true);
+    return cq_client_submit(c, cmd, true);
 }
 
 int64_t
@@ -457,13 +460,11 @@ cq_client_proof(cq_client_t *c, const char *peer, uint64_t seq)
     cmd->id = chat.chat;
     cmd->seq = seq;
     memcpy(cmd->name, chat.peer_name, sizeof cmd->name);
-    return submit(c, cmd, true);
+    return cq_client_submit(c, cmd, true);
 }
 
-/* Has the session look at the disk; `added` is a message whose outcome the application waits for.
- */
-static void
-wake_session(cq_client_t *c, const struct cq_out *added)
+void
+cq_client_flush(cq_client_t *c, const struct cq_out *added)
 {
     struct cq_command *cmd = cq_alloc(sizeof *cmd);
     cmd->op = CQ_COMMAND_FLUSH;
@@ -474,35 +475,13 @@ wake_session(cq_client_t *c, const struct cq_out *added)
     }
     /* Without a session (no thread left) or with too many commands it is still on disk: the next
      * look finds it. */
-    (void)submit(c, cmd, false);
+    (void)cq_client_submit(c, cmd, false);
 }
 
-static int
-seal_and_put(cq_client_t *c, const struct cq_chat *chat, struct cq_out *o)
-{
-    uint8_t key[CQ_KEY_SIZE];
-    int rc = cq_db_key_get(c->db, &chat->chat, chat->key_version, key);
-    rc = rc ? rc : cq_db_out_next(c->db, &chat->chat, &o->dseq, &o->prev);
-    if (rc) {
-        return rc;
-    }
-    struct cq_seal seal = {chat->chat, c->user_id, c->device_id, o->dseq, chat->key_version};
-    cq_buf_t ciphertext = {0};
-    rc = cq_keyring_encrypt(&seal, key, (struct cq_view){(const uint8_t *)o->text, o->text_size},
-                            o->nonce, &ciphertext);
-    sodium_memzero(key, sizeof key);
-    o->ciphertext = ciphertext.data;
-    o->ciphertext_size = ciphertext.size;
-    rc = rc ? -CQ_CLIENT_E_TEXT : cq_db_out_put(c->db, o);
-    cq_buf_free(&ciphertext);
-    return rc;
-}
-
-static int
-queue(cq_client_t *c, const char *peer, struct cq_out *o)
+int
+cq_client_may_send(cq_client_t *c, const char *peer, struct cq_chat *chat)
 {
     struct cq_identity id;
-    struct cq_chat chat;
     int rc = cq_db_identity_load(c->db, &id);
     if (rc || !id.token_size || id.cloned) {
         bool cloned = !rc && id.cloned;
@@ -510,9 +489,31 @@ queue(cq_client_t *c, const char *peer, struct cq_out *o)
         return rc ? rc : cloned ? -CQ_CLIENT_E_CLONED : -CQ_CLIENT_E_NOT_LOGGED_IN;
     }
     take_identity(c, &id);
-    rc = cq_db_chat_by_name(c->db, peer, &chat);
-    if (rc || !chat.open) {
-        return rc ? rc : -CQ_E_CHAT_CLOSED;
+    rc = cq_db_chat_by_name(c->db, peer, chat);
+    return rc || chat->open ? rc : -CQ_E_CHAT_CLOSED;
+}
+
+static int
+seal_and_put(cq_client_t *c, const struct cq_chat *chat, struct cq_out *o)
+{
+    int rc = cq_db_out_next(c->db, &chat->chat, &o->dseq, &o->prev);
+    rc = rc ? rc : cq_seal_out(c->db, &c->user_id, &c->device_id, chat->key_version, o);
+    if (rc == -CQ_E_BAD_ARG) {
+        return -CQ_CLIENT_E_TEXT;
+    }
+    rc = rc ? rc : cq_db_out_put(c->db, o);
+    free(o->ciphertext);
+    o->ciphertext = NULL;
+    return rc;
+}
+
+static int
+queue(cq_client_t *c, const char *peer, struct cq_out *o)
+{
+    struct cq_chat chat;
+    int rc = cq_client_may_send(c, peer, &chat);
+    if (rc) {
+        return rc;
     }
     o->chat = chat.chat;
     o->key_version = chat.key_version;
@@ -549,7 +550,7 @@ cq_client_send(cq_client_t *c,
     free(copy);
     if (!rc) {
         *message = o.id;
-        wake_session(c, &o);
+        cq_client_flush(c, &o);
     }
     return rc;
 }
@@ -575,7 +576,7 @@ cq_client_typing(cq_client_t *c, const char *peer, bool on)
     cmd->op = CQ_OP_TYPING;
     cmd->id = chat.chat;
     cmd->on = on;
-    int64_t request = submit(c, cmd, false);
+    int64_t request = cq_client_submit(c, cmd, false);
     return request < 0 ? (int)request : 0;
 }
 
@@ -592,7 +593,7 @@ cq_client_read(cq_client_t *c, const char *peer, uint64_t seq)
     rc = cq_db_chat_read(c->db, &chat.chat, up_to);
     pthread_mutex_unlock(&c->lock);
     if (!rc) {
-        wake_session(c, NULL);
+        cq_client_flush(c, NULL);
     }
     return rc;
 }

@@ -9,7 +9,9 @@
 #include "client/db.h"
 #include "client/events.h"
 #include "client/include/chasqui/client.h"
+#include "client/medium.h"
 #include "client/session.h"
+#include "client/transfer.h"
 
 /* Up to where this process has given a chat's messages to the application. */
 struct shown {
@@ -18,10 +20,17 @@ struct shown {
     uint64_t seen_in_db;
 };
 
+/* A medium as the application sees it; `view` points into `medium`. */
+struct cq_shown_medium {
+    struct cq_medium medium;
+    cq_client_media_t view;
+};
+
 struct cq_client {
     pthread_mutex_t lock; /* of db, session's making, next_request */
     cq_db_t *db;
-    cq_session_t *session; /* NULL until something needs the network */
+    cq_session_t *session;   /* NULL until something needs the network */
+    cq_transfer_t *transfer; /* NULL until there is a blob to move */
     cq_events_t *events;
     char *home;
     char *ca_file;
@@ -39,5 +48,21 @@ struct cq_client {
     struct shown *shown; /* dispatch only */
     int shown_count;
 };
+
+/* client.c */
+/* Queues a command; the request's number, or an error. Takes cmd. */
+int64_t cq_client_submit(cq_client_t *c, struct cq_command *cmd, bool answered);
+/* Has the session look at the disk; `added` is a message whose outcome the application waits for.
+ */
+void cq_client_flush(cq_client_t *c, const struct cq_out *added);
+/* May this device send to this chat now? Under the lock. */
+int cq_client_may_send(cq_client_t *c, const char *peer, struct cq_chat *chat) CQ_MUST_CHECK;
+
+/* media.c */
+/* NULL for a text, or when it cannot be read. */
+const cq_client_media_t *
+cq_client_show_medium(struct cq_shown_medium *out, const uint8_t *medium, size_t n);
+/* Starts moving what waits, if anything does. */
+int cq_client_resume_uploads(cq_client_t *c) CQ_MUST_CHECK;
 
 #endif

@@ -15,13 +15,13 @@
 #include "client/db_internal.h"
 
 enum {
-    SCHEMA_VERSION = 1,
+    SCHEMA_VERSION = 2,
     BUSY_TIMEOUT_MS = 10000,
     RETRY_MS = 20,
     PATH_SIZE = 4096
 };
 
-static const char schema[] =
+static const char first_schema[] =
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;"
     "CREATE TABLE chats(chat BLOB PRIMARY KEY, peer BLOB NOT NULL, peer_name TEXT NOT NULL,"
     " open INTEGER NOT NULL, key_version INTEGER NOT NULL, head INTEGER NOT NULL DEFAULT 0,"
@@ -47,6 +47,13 @@ static const char schema[] =
     " state INTEGER NOT NULL, error INTEGER NOT NULL DEFAULT 0);"
     "CREATE INDEX outbox_chat ON outbox(chat, dseq);"
     "PRAGMA user_version = 1;";
+/* Version 2: media. descriptor, medium: cq_medium_write. */
+static const char media_schema[] = "ALTER TABLE messages ADD COLUMN medium BLOB;"
+                                   "ALTER TABLE outbox ADD COLUMN descriptor BLOB;"
+                                   "ALTER TABLE outbox ADD COLUMN media BLOB;"
+                                   "ALTER TABLE outbox ADD COLUMN file TEXT;"
+                                   "PRAGMA user_version = 2;";
+static const char *const schemas[SCHEMA_VERSION] = {first_schema, media_schema};
 
 int
 cq_db_error(cq_db_t *db)
@@ -390,11 +397,14 @@ migrate(cq_db_t *db)
     if (version > SCHEMA_VERSION) {
         return -CQ_E_NEWER_SCHEMA;
     }
-    if (version == SCHEMA_VERSION) {
-        return 0;
+    bool is_new = version == 0;
+    for (; version < SCHEMA_VERSION; version++) {
+        if (sqlite3_exec(db->sql, schemas[version], NULL, NULL, NULL)) {
+            return cq_db_error(db);
+        }
     }
-    if (sqlite3_exec(db->sql, schema, NULL, NULL, NULL)) {
-        return cq_db_error(db);
+    if (!is_new) {
+        return 0;
     }
     struct cq_identity id = {0};
     randombytes_buf(id.device.b, sizeof id.device.b);

@@ -137,8 +137,10 @@ struct cq_stored {
     uint64_t time_unix_ms;
     bool unreadable;
     bool lost;        /* not on the server any more */
-    const char *text; /* NUL-terminated; given with the row, freed with it */
+    const char *text; /* or caption; NUL-terminated; given with the row, freed with it */
     size_t text_size;
+    const uint8_t *medium; /* see cq_medium_write; the same */
+    size_t medium_size;    /* 0: a text */
 };
 
 /* Stores a message; 1 if it is new, 0 if the device has it (a lost one is found again). */
@@ -158,6 +160,9 @@ int cq_db_message_range(cq_db_t *db,
                         const struct cq_id *chat,
                         const struct cq_range *range,
                         struct cq_stored **out) CQ_MUST_CHECK;
+/* One message: 0, or -CQ_E_NOT_FOUND. Gives *out (cq_db_message_free with 1). */
+int cq_db_message_get(cq_db_t *db, const struct cq_id *chat, uint64_t seq, struct cq_stored **out)
+    CQ_MUST_CHECK;
 int cq_db_message_unread(cq_db_t *db,
                          const struct cq_chat *chat,
                          const struct cq_id *me,
@@ -179,10 +184,11 @@ void cq_db_message_free(struct cq_stored *rows, int count);
 
 /* ---- db_outbox.c ---- */
 enum cq_out_state {
-    CQ_OUT_QUEUED = 0,  /* never sent: may be rebuilt */
-    CQ_OUT_UNKNOWN = 1, /* sent, the answer is not known: only the same bytes may follow */
-    CQ_OUT_REFUSED = 2, /* answered OUT_OF_ORDER: not accepted, may be rebuilt */
-    CQ_OUT_FAILED = 3,  /* refused for good; kept to be shown */
+    CQ_OUT_QUEUED = 0,    /* never sent: may be rebuilt */
+    CQ_OUT_UNKNOWN = 1,   /* sent, the answer is not known: only the same bytes may follow */
+    CQ_OUT_REFUSED = 2,   /* answered OUT_OF_ORDER: not accepted, may be rebuilt */
+    CQ_OUT_FAILED = 3,    /* refused for good; kept to be shown */
+    CQ_OUT_UPLOADING = 4, /* its blob is not complete on the server: not encrypted, no dseq yet */
 };
 
 struct cq_out {
@@ -194,8 +200,14 @@ struct cq_out {
     uint8_t nonce[CQ_NONCE_SIZE];
     uint8_t *ciphertext;
     size_t ciphertext_size;
-    char *text;
+    char *text; /* or caption */
     size_t text_size;
+    uint8_t *descriptor; /* of a medium: see cq_medium_write */
+    size_t descriptor_size;
+    uint8_t *media; /* its field of SEND, once it is encrypted */
+    size_t media_size;
+    char *file; /* UPLOADING: name of the encrypted file in the home's folder "outgoing" */
+    size_t file_size;
     uint64_t created_unix_ms;
     enum cq_out_state state;
     int error;
@@ -214,8 +226,8 @@ int cq_db_out_list(cq_db_t *db, const struct cq_id *chat, struct cq_out **out) C
 int cq_db_out_chats(cq_db_t *db, struct cq_id **out) CQ_MUST_CHECK;
 int cq_db_out_get(cq_db_t *db, uint64_t id, struct cq_out *out) CQ_MUST_CHECK;
 int cq_db_out_state(cq_db_t *db, uint64_t id, enum cq_out_state state, int error) CQ_MUST_CHECK;
-/* New prev and, if ciphertext is given, new nonce, ciphertext and key_version; the state becomes
- * QUEUED. */
+/* Writes everything that encryption makes, prev and the descriptor; the state becomes QUEUED and
+ * there is no file any more. */
 int cq_db_out_rebuild(cq_db_t *db, const struct cq_out *o) CQ_MUST_CHECK;
 int cq_db_out_delete(cq_db_t *db, uint64_t id) CQ_MUST_CHECK;
 int cq_db_out_waiting(cq_db_t *db, const struct cq_id *chat, uint64_t *count) CQ_MUST_CHECK;
@@ -223,6 +235,14 @@ int cq_db_out_clear_failed(cq_db_t *db) CQ_MUST_CHECK;
 /* A new device: rows that the old one may have sent (UNKNOWN) fail with this error; the caller
  * rebuilds the others. */
 int cq_db_out_new_device(cq_db_t *db, int error) CQ_MUST_CHECK;
+/* UPLOADING: the server's blob, as part of the descriptor. */
+int cq_db_out_describe(cq_db_t *db, const struct cq_out *o) CQ_MUST_CHECK;
+/* The oldest UPLOADING row behind this id: 0, or -CQ_E_NOT_FOUND. */
+int cq_db_out_upload(cq_db_t *db, uint64_t after, struct cq_out *out) CQ_MUST_CHECK;
+/* 1: a row that is UPLOADING has this file, else 0. */
+int cq_db_out_has_file(cq_db_t *db, const char *file) CQ_MUST_CHECK;
+/* Frees what the row points to. */
+void cq_db_out_clear(struct cq_out *o);
 void cq_db_out_free(struct cq_out *rows, int count);
 
 #endif

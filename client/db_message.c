@@ -8,7 +8,7 @@ enum {
     TRIGRAM = 3
 };
 
-#define MESSAGE_COLUMNS "chat, seq, user, device, dseq, time, unreadable, lost, text"
+#define MESSAGE_COLUMNS "chat, seq, user, device, dseq, time, unreadable, lost, text, medium"
 
 /* After a restore of the server: the same message again is found, another one under its seq is news
  * to a person. */
@@ -56,9 +56,11 @@ cq_db_message_put(cq_db_t *db, const struct cq_stored *m)
     }
     rc = cq_db_run(db, cq_db_stmt(db,
                                   "INSERT INTO messages(chat, lost, seq, user, device, dseq, time,"
-                                  " unreadable, text) VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?)",
-                                  "diddiiit", &m->chat, m->seq, &m->user, &m->device, m->dseq,
-                                  m->time_unix_ms, (uint64_t)m->unreadable, m->text, m->text_size));
+                                  " unreadable, text, medium)"
+                                  " VALUES (?, 0, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                  "diddiiitb", &m->chat, m->seq, &m->user, &m->device, m->dseq,
+                                  m->time_unix_ms, (uint64_t)m->unreadable, m->text, m->text_size,
+                                  m->medium, m->medium_size));
     /* by hand: a trigger that writes to a virtual table is refused with trusted_schema off */
     rc = rc ? rc
             : cq_db_run(db, cq_db_stmt(db, "INSERT INTO messages_fts(rowid, text) VALUES (?, ?)",
@@ -106,6 +108,7 @@ read_message(sqlite3_stmt *st, struct cq_stored *m)
     m->unreadable = sqlite3_column_int(st, 6) != 0;
     m->lost = sqlite3_column_int(st, 7) != 0;
     m->text = cq_db_col_dup(st, 8, &m->text_size);
+    m->medium = (const uint8_t *)cq_db_col_dup(st, 9, &m->medium_size);
 }
 
 static void
@@ -157,6 +160,14 @@ cq_db_message_range(cq_db_t *db,
                          cq_db_stmt(db, range->last ? last : first, "diiii", chat, range->from, to,
                                     (uint64_t)range->with_lost, (uint64_t)range->limit),
                          range->last, out);
+}
+
+int
+cq_db_message_get(cq_db_t *db, const struct cq_id *chat, uint64_t seq, struct cq_stored **out)
+{
+    struct cq_range range = {.from = seq, .to = seq, .limit = 1};
+    int count = cq_db_message_range(db, chat, &range, out);
+    return count < 0 ? count : count ? 0 : -CQ_E_NOT_FOUND;
 }
 
 int
@@ -261,7 +272,8 @@ cq_db_message_search(cq_db_t *db,
                      struct cq_stored **out)
 {
     static const char with_index[] =
-        "SELECT m.chat, m.seq, m.user, m.device, m.dseq, m.time, m.unreadable, m.lost, m.text"
+        "SELECT m.chat, m.seq, m.user, m.device, m.dseq, m.time, m.unreadable, m.lost, m.text,"
+        " m.medium"
         " FROM messages_fts f JOIN messages m ON m.id = f.rowid WHERE messages_fts MATCH ?1"
         " AND m.text LIKE ?2 ESCAPE '\\' AND (?3 OR m.chat = ?4) ORDER BY m.time DESC, m.seq DESC "
         "LIMIT ?5";
@@ -288,10 +300,11 @@ cq_db_message_free(struct cq_stored *rows, int count)
     for (int i = 0; i < count; i++) {
         /* given by read_message; the member is const for everybody else */
         union {
-            const char *given;
-            char *own;
-        } text = {rows[i].text};
+            const void *given;
+            void *own;
+        } text = {rows[i].text}, medium = {rows[i].medium};
         free(text.own);
+        free(medium.own);
     }
     free(rows);
 }

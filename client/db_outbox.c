@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "client/db_internal.h"
 
-#define OUT_COLUMNS \
-    "id, chat, dseq, prev, key_version, nonce, ciphertext, text, created, state, error"
+#define OUT_COLUMNS                                                                       \
+    "id, chat, dseq, prev, key_version, nonce, ciphertext, text, created, state, error, " \
+    "descriptor,"                                                                         \
+    " media, file"
 /* the states that may still go out */
 #define LIVE "state < 3"
-static_assert(CQ_OUT_FAILED == 3, "LIVE names the state by number");
+static_assert(CQ_OUT_FAILED == 3 && CQ_OUT_UPLOADING == 4, "the statements name states by number");
 
 int
 cq_db_out_next(cq_db_t *db, const struct cq_id *chat, uint64_t *dseq, uint64_t *prev)
@@ -41,10 +44,12 @@ cq_db_out_put(cq_db_t *db, struct cq_out *o)
     int rc = cq_db_run(
         db, cq_db_stmt(db,
                        "INSERT INTO outbox(chat, dseq, prev, key_version, nonce, ciphertext,"
-                       " text, created, state) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                       "diiibbtii", &o->chat, o->dseq, o->prev, o->key_version, o->nonce,
+                       " text, created, state, descriptor, media, file)"
+                       " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                       "diiibbtiibbt", &o->chat, o->dseq, o->prev, o->key_version, o->nonce,
                        sizeof o->nonce, o->ciphertext, o->ciphertext_size, o->text, o->text_size,
-                       o->created_unix_ms, (uint64_t)o->state));
+                       o->created_unix_ms, (uint64_t)o->state, o->descriptor, o->descriptor_size,
+                       o->media, o->media_size, o->file, o->file_size));
     if (!rc) {
         o->id = (uint64_t)sqlite3_last_insert_rowid(db->sql);
     }
@@ -67,6 +72,9 @@ read_out(sqlite3_stmt *st, struct cq_out *o)
     bool ok = cq_db_col_bytes(st, 5, o->nonce, sizeof o->nonce);
     o->ciphertext = (uint8_t *)cq_db_col_dup(st, 6, &o->ciphertext_size);
     o->text = cq_db_col_dup(st, 7, &o->text_size);
+    o->descriptor = (uint8_t *)cq_db_col_dup(st, 11, &o->descriptor_size);
+    o->media = (uint8_t *)cq_db_col_dup(st, 12, &o->media_size);
+    o->file = cq_db_col_dup(st, 13, &o->file_size);
     return ok && o->ciphertext_size <= CQ_CIPHERTEXT_MAX ? 0 : -CQ_E_CORRUPT;
 }
 
@@ -132,8 +140,7 @@ cq_db_out_get(cq_db_t *db, uint64_t id, struct cq_out *out)
         rc = read_out(st, out);
         sqlite3_reset(st);
         if (rc) {
-            free(out->ciphertext);
-            free(out->text);
+            cq_db_out_clear(out);
         }
     }
     return rc;
@@ -152,9 +159,11 @@ cq_db_out_rebuild(cq_db_t *db, const struct cq_out *o)
     return cq_db_run(
         db, cq_db_stmt(db,
                        "UPDATE outbox SET dseq = ?2, prev = ?3, key_version = ?4, nonce = ?5,"
-                       " ciphertext = ?6, state = 0, error = 0 WHERE id = ?1",
-                       "iiiibb", o->id, o->dseq, o->prev, o->key_version, o->nonce, sizeof o->nonce,
-                       o->ciphertext, o->ciphertext_size));
+                       " ciphertext = ?6, descriptor = ?7, media = ?8, file = '', state = 0,"
+                       " error = 0 WHERE id = ?1",
+                       "iiiibbbb", o->id, o->dseq, o->prev, o->key_version, o->nonce,
+                       sizeof o->nonce, o->ciphertext, o->ciphertext_size, o->descriptor,
+                       o->descriptor_size, o->media, o->media_size));
 }
 
 int
@@ -167,7 +176,7 @@ int
 cq_db_out_waiting(cq_db_t *db, const struct cq_id *chat, uint64_t *count)
 {
     sqlite3_stmt *st =
-        cq_db_stmt(db, "SELECT count(*) FROM outbox WHERE chat = ? AND " LIVE, "d", chat);
+        cq_db_stmt(db, "SELECT count(*) FROM outbox WHERE chat = ? AND state <> 3", "d", chat);
     int rc = cq_db_row(db, st);
     if (!rc) {
         *count = cq_db_col_uint(st, 0);
@@ -179,7 +188,7 @@ cq_db_out_waiting(cq_db_t *db, const struct cq_id *chat, uint64_t *count)
 int
 cq_db_out_clear_failed(cq_db_t *db)
 {
-    int rc = cq_db_run(db, cq_db_stmt(db, "DELETE FROM outbox WHERE NOT (" LIVE ")", ""));
+    int rc = cq_db_run(db, cq_db_stmt(db, "DELETE FROM outbox WHERE state = 3", ""));
     return rc ? rc : sqlite3_changes(db->sql);
 }
 
@@ -192,12 +201,54 @@ cq_db_out_new_device(cq_db_t *db, int error)
     return rc ? rc : cq_db_run(db, cq_db_stmt(db, "UPDATE outbox SET dseq = 0 WHERE " LIVE, ""));
 }
 
+int
+cq_db_out_describe(cq_db_t *db, const struct cq_out *o)
+{
+    return cq_db_run(db, cq_db_stmt(db, "UPDATE outbox SET descriptor = ?2 WHERE id = ?1", "ib",
+                                    o->id, o->descriptor, o->descriptor_size));
+}
+
+int
+cq_db_out_upload(cq_db_t *db, uint64_t after, struct cq_out *out)
+{
+    sqlite3_stmt *st =
+        cq_db_stmt(db, "SELECT id FROM outbox WHERE state = 4 AND id > ? ORDER BY id", "i", after);
+    int rc = cq_db_row(db, st);
+    if (rc) {
+        return rc;
+    }
+    uint64_t id = cq_db_col_uint(st, 0);
+    sqlite3_reset(st);
+    return cq_db_out_get(db, id, out);
+}
+
+int
+cq_db_out_has_file(cq_db_t *db, const char *file)
+{
+    sqlite3_stmt *st = cq_db_stmt(db, "SELECT 1 FROM outbox WHERE state = 4 AND file = ?", "t",
+                                  file, strlen(file));
+    int rc = cq_db_row(db, st);
+    if (!rc) {
+        sqlite3_reset(st);
+    }
+    return rc == -CQ_E_NOT_FOUND ? 0 : rc ? rc : 1;
+}
+
+void
+cq_db_out_clear(struct cq_out *o)
+{
+    free(o->ciphertext);
+    free(o->text);
+    free(o->descriptor);
+    free(o->media);
+    free(o->file);
+}
+
 void
 cq_db_out_free(struct cq_out *rows, int count)
 {
     for (int i = 0; i < count; i++) {
-        free(rows[i].ciphertext);
-        free(rows[i].text);
+        cq_db_out_clear(&rows[i]);
     }
     free(rows);
 }

@@ -12,7 +12,8 @@ static int
 describe_chat(cq_client_t *c,
               const struct cq_chat *chat,
               cq_client_chat_t *out,
-              struct cq_stored **last)
+              struct cq_stored **last,
+              struct cq_shown_medium *medium)
 {
     struct cq_range range = {.from = 1, .to = INT64_MAX, .limit = 1, .last = true};
     *out = (cq_client_chat_t){
@@ -35,6 +36,7 @@ describe_chat(cq_client_t *c,
         out->last_own = cq_id_eq(&(*last)->user, &c->user_id);
         out->last_unreadable = (*last)->unreadable;
         out->last_text = (*last)->text;
+        out->last_media = cq_client_show_medium(medium, (*last)->medium, (*last)->medium_size);
     }
     return count;
 }
@@ -43,6 +45,7 @@ struct described {
     cq_client_chat_t chat;
     struct cq_stored *last;
     int last_count;
+    struct cq_shown_medium medium;
 };
 
 static int
@@ -65,7 +68,7 @@ cq_client_chats(cq_client_t *c, cq_client_chat_fn *fn, void *ctx)
     struct described *rows = count > 0 ? cq_alloc((size_t)count * sizeof *rows) : NULL;
     int rc = count < 0 ? count : 0;
     for (int i = 0; rc >= 0 && i < count; i++) {
-        rc = describe_chat(c, &chats[i], &rows[i].chat, &rows[i].last);
+        rc = describe_chat(c, &chats[i], &rows[i].chat, &rows[i].last, &rows[i].medium);
         rows[i].last_count = rc > 0 ? rc : 0;
     }
     pthread_mutex_unlock(&c->lock);
@@ -96,6 +99,7 @@ give_row(cq_client_t *c,
     int rc = cq_db_cursor_get(c->db, &chat->chat, &chat->peer, &delivered, &read);
     pthread_mutex_unlock(&c->lock);
     bool own = cq_id_eq(&m->user, &c->user_id);
+    struct cq_shown_medium medium;
     cq_client_message_t row = {
         .peer = chat->peer_name,
         .from = own ? c->user : chat->peer_name,
@@ -108,6 +112,7 @@ give_row(cq_client_t *c,
         .not_on_server = m->lost,
         .delivered = !rc && own && !m->lost && m->seq <= delivered,
         .read = !m->lost && (own ? !rc && m->seq <= read : m->seq <= chat->my_read),
+        .media = cq_client_show_medium(&medium, m->medium, m->medium_size),
     };
     fn(ctx, &row);
 }
@@ -138,6 +143,26 @@ cq_client_history(cq_client_t *c,
     }
     cq_db_message_free(rows, count > 0 ? count : 0);
     return count;
+}
+
+int
+cq_client_message(cq_client_t *c,
+                  const char *peer,
+                  uint64_t seq,
+                  cq_client_message_fn *fn,
+                  void *ctx)
+{
+    struct cq_chat chat;
+    struct cq_stored *row = NULL;
+    pthread_mutex_lock(&c->lock);
+    int rc = cq_db_chat_by_name(c->db, peer, &chat);
+    rc = rc ? rc : cq_db_message_get(c->db, &chat.chat, seq, &row);
+    pthread_mutex_unlock(&c->lock);
+    if (!rc) {
+        give_row(c, &chat, row, fn, ctx);
+        cq_db_message_free(row, 1);
+    }
+    return rc;
 }
 
 int
@@ -177,6 +202,7 @@ cq_client_outbox(cq_client_t *c, cq_client_waiting_fn *fn, void *ctx)
     pthread_mutex_unlock(&c->lock);
     for (int i = 0; i < count; i++) {
         struct cq_chat chat;
+        struct cq_shown_medium medium;
         pthread_mutex_lock(&c->lock);
         int rc = cq_db_chat_get(c->db, &rows[i].chat, &chat);
         pthread_mutex_unlock(&c->lock);
@@ -187,6 +213,7 @@ cq_client_outbox(cq_client_t *c, cq_client_waiting_fn *fn, void *ctx)
             .text_size = rows[i].text_size,
             .time_unix_ms = rows[i].created_unix_ms,
             .error = rows[i].state == CQ_OUT_FAILED ? rows[i].error : 0,
+            .media = cq_client_show_medium(&medium, rows[i].descriptor, rows[i].descriptor_size),
         };
         fn(ctx, &row);
     }

@@ -17,8 +17,8 @@ int
 cq_session_store(cq_session_t *s, const struct cq_message *m)
 {
     uint8_t key[CQ_KEY_SIZE];
-    char *text = NULL;
-    size_t text_size = 0;
+    struct cq_opened opened = {0};
+    cq_buf_t medium = {0};
     int rc = cq_db_key_get(s->db, &m->chat, m->key_version, key);
     if (rc == -CQ_E_NOT_FOUND && cq_session_run(s, &m->chat)->key_tries < KEY_TRIES_MAX) {
         return rc;
@@ -27,7 +27,10 @@ cq_session_store(cq_session_t *s, const struct cq_message *m)
         return rc;
     }
     /* What cannot be read still has its place: without it the chat would never be complete. */
-    bool is_read = rc == 0 && cq_keyring_decrypt(m, key, &text, &text_size) == 0;
+    bool is_read = rc == 0 && cq_keyring_decrypt(m, key, &opened) == 0;
+    if (opened.medium) {
+        cq_medium_write(&medium, opened.medium);
+    }
     struct cq_stored row = {
         .chat = m->chat,
         .seq = m->seq,
@@ -36,11 +39,15 @@ cq_session_store(cq_session_t *s, const struct cq_message *m)
         .dseq = m->dseq,
         .time_unix_ms = m->time_unix_ms,
         .unreadable = !is_read,
-        .text = text ? text : "",
-        .text_size = text_size,
+        .text = opened.text ? opened.text : "",
+        .text_size = opened.text_size,
+        .medium = medium.data,
+        .medium_size = medium.size,
     };
     rc = cq_db_message_put(s->db, &row);
-    free(text);
+    free(opened.text);
+    free(opened.medium);
+    cq_buf_free(&medium);
     return rc < 0 ? rc : 0;
 }
 

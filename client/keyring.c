@@ -10,7 +10,8 @@
 
 enum {
     KIND_TEXT = 1,
-    MESSAGE_AD_SIZE = 3 * CQ_ID_SIZE + 2 * 8,
+    KIND_MEDIUM = 2,
+    MESSAGE_AD_MAX = 3 * CQ_ID_SIZE + 2 * 8 + CQ_MEDIUM_HASH_SIZE,
     KEY_AD_SIZE = CQ_ID_SIZE + 8,
     DIGEST_SIZE = 32,
 };
@@ -34,14 +35,46 @@ put_bytes(uint8_t *p, const void *data, size_t n)
     return p + n;
 }
 
-static void
-message_ad(const struct cq_seal *s, uint8_t ad[MESSAGE_AD_SIZE])
+/* Returns its size. */
+static size_t
+message_ad(const struct cq_seal *s, uint8_t ad[MESSAGE_AD_MAX])
 {
     uint8_t *p = put_bytes(ad, s->chat.b, CQ_ID_SIZE);
     p = put_bytes(p, s->user.b, CQ_ID_SIZE);
     p = put_bytes(p, s->device.b, CQ_ID_SIZE);
     p = put_u64(p, s->dseq);
-    put_u64(p, s->key_version);
+    p = put_u64(p, s->key_version);
+    if (s->media) {
+        cq_medium_hash(s->media, p);
+        p += CQ_MEDIUM_HASH_SIZE;
+    }
+    return (size_t)(p - ad);
+}
+
+/* Takes the plaintext: wipes and frees it. */
+static void
+encrypt(const struct cq_seal *seal,
+        const uint8_t key[CQ_KEY_SIZE],
+        cq_buf_t *plain,
+        uint8_t nonce[CQ_NONCE_SIZE],
+        cq_buf_t *ciphertext)
+{
+    uint8_t ad[MESSAGE_AD_MAX];
+    size_t ad_size = message_ad(seal, ad);
+    randombytes_buf(nonce, CQ_NONCE_SIZE);
+    unsigned long long n = 0;
+    uint8_t *out = cq_buf_reserve(ciphertext, plain->size + CQ_MAC_SIZE);
+    crypto_aead_xchacha20poly1305_ietf_encrypt(out, &n, plain->data, plain->size, ad, ad_size, NULL,
+                                               nonce, key);
+    ciphertext->size += n;
+    sodium_memzero(plain->data, plain->size);
+    cq_buf_free(plain);
+}
+
+static bool
+is_text(struct cq_view text, size_t max)
+{
+    return text.n <= max && cq_utf8_ok(text.p, text.n) && !(text.n && memchr(text.p, 0, text.n));
 }
 
 int
@@ -51,74 +84,106 @@ cq_keyring_encrypt(const struct cq_seal *seal,
                    uint8_t nonce[CQ_NONCE_SIZE],
                    cq_buf_t *ciphertext)
 {
-    if (!text.n || text.n > CQ_TEXT_MAX || !cq_utf8_ok(text.p, text.n) ||
-        memchr(text.p, 0, text.n)) {
+    if (!text.n || !is_text(text, CQ_TEXT_MAX)) {
         return -CQ_E_BAD_ARG;
     }
-    uint8_t ad[MESSAGE_AD_SIZE];
-    message_ad(seal, ad);
     cq_buf_t plain = {0};
     cq_pack_array(&plain, 2);
     cq_pack_uint(&plain, KIND_TEXT);
     cq_pack_str(&plain, (const char *)text.p, text.n);
-    randombytes_buf(nonce, CQ_NONCE_SIZE);
-    unsigned long long n = 0;
-    uint8_t *out = cq_buf_reserve(ciphertext, plain.size + CQ_MAC_SIZE);
-    crypto_aead_xchacha20poly1305_ietf_encrypt(out, &n, plain.data, plain.size, ad, sizeof ad, NULL,
-                                               nonce, key);
-    ciphertext->size += n;
-    sodium_memzero(plain.data, plain.size);
-    cq_buf_free(&plain);
+    encrypt(seal, key, &plain, nonce, ciphertext);
     return 0;
 }
 
+int
+cq_keyring_encrypt_medium(const struct cq_seal *seal,
+                          const uint8_t key[CQ_KEY_SIZE],
+                          struct cq_view caption,
+                          const struct cq_medium *medium,
+                          uint8_t nonce[CQ_NONCE_SIZE],
+                          cq_buf_t *ciphertext)
+{
+    if (!is_text(caption, CQ_MEDIUM_CAPTION_MAX)) {
+        return -CQ_E_BAD_ARG;
+    }
+    cq_buf_t plain = {0};
+    cq_medium_write_plain(&plain, caption, medium);
+    encrypt(seal, key, &plain, nonce, ciphertext);
+    return 0;
+}
+
+static void *
+must(void *p)
+{
+    if (!p) {
+        abort();
+    }
+    return p;
+}
+
+static void
+take_text(struct cq_view v, struct cq_opened *out)
+{
+    out->text = must(malloc(v.n + 1));
+    memcpy(out->text, v.p, v.n);
+    out->text[v.n] = '\0';
+    out->text_size = v.n;
+}
+
 static int
-take_text(const uint8_t *plain, size_t n, char **text, size_t *text_size)
+take_plain(const uint8_t *plain, size_t n, const struct cq_media *media, struct cq_opened *out)
 {
     cq_reader_t r = cq_reader(plain, n);
     size_t count = cq_read_array(&r, 1, 16);
     uint64_t kind = cq_read_uint(&r, UINT64_MAX);
-    if (r.err || kind != KIND_TEXT || count < 2) {
+    struct cq_view text = {0};
+    if (r.err || count < 2) {
         return -CQ_E_UNKNOWN_OP;
     }
-    struct cq_view v = cq_read_str(&r, 1, CQ_TEXT_MAX);
-    if (r.err) {
+    if (kind == KIND_TEXT) {
+        text = cq_read_str(&r, 1, CQ_TEXT_MAX);
+        if (r.err) {
+            return -CQ_E_UNKNOWN_OP;
+        }
+    } else if (kind == KIND_MEDIUM && media) {
+        struct cq_medium *medium = must(malloc(sizeof *medium));
+        int rc = cq_medium_read_plain(&r, count - 1, media, &text, medium);
+        if (rc) {
+            free(medium);
+            return rc;
+        }
+        out->medium = medium;
+    } else {
         return -CQ_E_UNKNOWN_OP;
     }
-    char *copy = malloc(v.n + 1);
-    if (!copy) {
-        abort();
-    }
-    memcpy(copy, v.p, v.n);
-    copy[v.n] = '\0';
-    *text = copy;
-    *text_size = v.n;
+    take_text(text, out);
     return 0;
 }
 
 int
 cq_keyring_decrypt(const struct cq_message *m,
                    const uint8_t key[CQ_KEY_SIZE],
-                   char **text,
-                   size_t *text_size)
+                   struct cq_opened *out)
 {
-    *text = NULL;
-    *text_size = 0;
+    struct cq_media media;
+    int has_media = cq_media_read(m->media, &media);
+    *out = (struct cq_opened){0};
     if (m->ciphertext.n < CQ_MAC_SIZE || m->ciphertext.n > CQ_CIPHERTEXT_MAX ||
-        m->nonce.n != CQ_NONCE_SIZE) {
+        m->nonce.n != CQ_NONCE_SIZE || has_media < 0) {
         return -CQ_E_CRYPTO;
     }
-    struct cq_seal seal = {m->chat, m->user, m->device, m->dseq, m->key_version};
-    uint8_t ad[MESSAGE_AD_SIZE];
-    message_ad(&seal, ad);
+    struct cq_seal seal = {m->chat, m->user,        m->device,
+                           m->dseq, m->key_version, has_media ? &media : NULL};
+    uint8_t ad[MESSAGE_AD_MAX];
+    size_t ad_size = message_ad(&seal, ad);
     cq_buf_t plain = {0};
     unsigned long long n = 0;
-    uint8_t *out = cq_buf_reserve(&plain, m->ciphertext.n);
+    uint8_t *p = cq_buf_reserve(&plain, m->ciphertext.n);
     int rc = crypto_aead_xchacha20poly1305_ietf_decrypt(
-                 out, &n, NULL, m->ciphertext.p, m->ciphertext.n, ad, sizeof ad, m->nonce.p, key)
+                 p, &n, NULL, m->ciphertext.p, m->ciphertext.n, ad, ad_size, m->nonce.p, key)
                  ? -CQ_E_CRYPTO
-                 : take_text(out, n, text, text_size);
-    sodium_memzero(out, m->ciphertext.n);
+                 : take_plain(p, n, seal.media, out);
+    sodium_memzero(p, m->ciphertext.n);
     cq_buf_free(&plain);
     return rc;
 }

@@ -12,6 +12,8 @@
 #include "common/wire/err.h"
 #include "common/wire/frame.h"
 
+#include "client/medium.h"
+
 /* What a message's ciphertext is bound to. */
 struct cq_seal {
     struct cq_id chat;
@@ -19,6 +21,14 @@ struct cq_seal {
     struct cq_id device;
     uint64_t dseq;
     uint64_t key_version;
+    const struct cq_media *media; /* its media part; NULL: none */
+};
+
+/* A message opened. */
+struct cq_opened {
+    char *text; /* or caption; with a final NUL (free it) */
+    size_t text_size;
+    struct cq_medium *medium; /* free it; NULL: a text */
 };
 
 /* Encrypts a text of 1 to CQ_TEXT_MAX bytes of UTF-8 under a fresh random nonce; appends the
@@ -29,12 +39,20 @@ int cq_keyring_encrypt(const struct cq_seal *seal,
                        uint8_t nonce[CQ_NONCE_SIZE],
                        cq_buf_t *ciphertext) CQ_MUST_CHECK;
 
-/* Decrypts a message and gives its text with a final NUL (free it). -CQ_E_CRYPTO: not authentic;
- * -CQ_E_UNKNOWN_OP: authentic, of a kind this version does not know. */
+/* The same for a picture, file or voice message with its caption (may be empty), as said in
+ * seal->media. -CQ_E_BAD_ARG (the caption). */
+int cq_keyring_encrypt_medium(const struct cq_seal *seal,
+                              const uint8_t key[CQ_KEY_SIZE],
+                              struct cq_view caption,
+                              const struct cq_medium *medium,
+                              uint8_t nonce[CQ_NONCE_SIZE],
+                              cq_buf_t *ciphertext) CQ_MUST_CHECK;
+
+/* Decrypts a message. -CQ_E_CRYPTO: not authentic (its media part included); -CQ_E_UNKNOWN_OP:
+ * authentic, of a kind this version does not know. On error nothing is given. */
 int cq_keyring_decrypt(const struct cq_message *m,
                        const uint8_t key[CQ_KEY_SIZE],
-                       char **text,
-                       size_t *text_size) CQ_MUST_CHECK;
+                       struct cq_opened *out) CQ_MUST_CHECK;
 
 /* Whose bundle it must be, and how to check it. */
 struct cq_keyring_owner {

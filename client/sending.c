@@ -6,8 +6,8 @@
 
 #include <sodium.h>
 
-#include "client/keyring.h"
 #include "client/outbox.h"
+#include "client/seal.h"
 #include "client/session_parts.h"
 
 enum {
@@ -24,23 +24,7 @@ static void on_sent(cq_session_t *s, const struct cq_pending *p, struct cq_answe
 static int
 seal_row(cq_session_t *s, struct cq_out *o, uint64_t key_version)
 {
-    uint8_t key[CQ_KEY_SIZE];
-    int rc = cq_db_key_get(s->db, &o->chat, key_version, key);
-    if (rc) {
-        return rc;
-    }
-    struct cq_seal seal = {o->chat, s->id.user, s->id.device, o->dseq, key_version};
-    struct cq_view text = {(const uint8_t *)o->text, o->text_size};
-    cq_buf_t out = {0};
-    rc = cq_keyring_encrypt(&seal, key, text, o->nonce, &out);
-    sodium_memzero(key, sizeof key);
-    if (!rc) {
-        free(o->ciphertext);
-        o->key_version = key_version;
-        o->ciphertext = cq_buf_take(&out, &o->ciphertext_size);
-    }
-    cq_buf_free(&out);
-    return rc;
+    return cq_seal_out(s->db, &s->id.user, &s->id.device, key_version, o);
 }
 
 /* A message that is known not to be accepted may still be encrypted with a newer key. */
@@ -91,6 +75,7 @@ ask_send(cq_session_t *s, const struct cq_out *row)
         .key_version = row->key_version,
         .nonce = {row->nonce, sizeof row->nonce},
         .ciphertext = {row->ciphertext, row->ciphertext_size},
+        .media = {row->media, row->media_size},
     };
     struct cq_pending p = {
         .op = CQ_OP_SEND, .fn = on_sent, .chat = row->chat, .a = row->id, .b = row->dseq};
@@ -181,6 +166,12 @@ flush_chat(cq_session_t *s, const struct cq_id *id)
 void
 cq_session_watch(cq_session_t *s, const struct cq_watch *watch)
 {
+    for (unsigned i = 0; i < s->watch_count; i++) {
+        if (s->watches[i].id == watch->id) {
+            s->watches[i] = *watch;
+            return;
+        }
+    }
     if (s->watch_count < CQ_WATCHES_MAX) {
         s->watches[s->watch_count++] = *watch;
     }
@@ -226,8 +217,8 @@ check_watches(cq_session_t *s)
         if (!rc) {
             bool failed = row.state == CQ_OUT_FAILED;
             int error = row.error;
-            free(row.ciphertext);
-            free(row.text);
+            s->watches[i].dseq = row.dseq; /* an upload gets its own when it is complete */
+            cq_db_out_clear(&row);
             if (failed) {
                 tell(s, &w, NULL, error);
             }
@@ -285,13 +276,14 @@ keep_sent(cq_session_t *s, const struct cq_pending *p, const struct cq_sent *sen
         .time_unix_ms = sent->time_unix_ms,
         .text = row.text,
         .text_size = row.text_size,
+        .medium = row.descriptor,
+        .medium_size = row.descriptor_size,
     };
     rc = cq_db_message_put(s->db, &m);
     rc = rc < 0 ? rc : cq_db_chat_head(s->db, &p->chat, sent->seq);
     rc = rc ? rc : cq_db_message_advance(s->db, &p->chat);
     rc = rc ? rc : cq_db_out_delete(s->db, p->a);
-    free(row.ciphertext);
-    free(row.text);
+    cq_db_out_clear(&row);
     return rc;
 }
 
@@ -323,8 +315,7 @@ conflict(cq_session_t *s, const struct cq_pending *p)
         return rc == -CQ_E_NOT_FOUND ? 0 : rc;
     }
     bool is_ours = row.dseq == p->b && row.state != CQ_OUT_FAILED;
-    free(row.ciphertext);
-    free(row.text);
+    cq_db_out_clear(&row);
     if (s->id.cloned || !is_ours) {
         return 0;
     }
@@ -413,7 +404,7 @@ requeue(cq_session_t *s)
     int count = cq_db_out_list(s->db, NULL, &rows);
     int rc = count < 0 ? count : 0;
     for (int i = 0; !rc && i < count; i++) {
-        if (rows[i].state == CQ_OUT_FAILED) {
+        if (rows[i].state == CQ_OUT_FAILED || rows[i].state == CQ_OUT_UPLOADING) {
             continue;
         }
         rc = cq_db_out_next(s->db, &rows[i].chat, &rows[i].dseq, &rows[i].prev);

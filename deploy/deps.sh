@@ -8,6 +8,7 @@ RUN_PACKAGES=(
     gcc libc6-dev cmake ninja-build pkg-config
     libczmq-dev libzmq3-dev libuv1-dev libsodium-dev libmsgpack-dev liblmdb-dev libhiredis-dev
     libwebsockets-dev libwebsockets-evlib-uv libsqlite3-dev libssl-dev
+    libcurl4-openssl-dev libgd-dev libexif-dev libsndfile1-dev
     redis-server openssl
 )
 TEST_PACKAGES=(

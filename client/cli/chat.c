@@ -17,8 +17,8 @@
 #include "common/wire/limits.h"
 #include "common/wire/read.h"
 
-#include "client/cli/cli.h"
 #include "client/cli/lineedit.h"
+#include "client/cli/media.h"
 
 enum {
     HISTORY_LINES = 20,
@@ -163,6 +163,8 @@ struct line {
     uint64_t time_unix_ms;
     bool own;
     bool unreadable;
+    const cq_client_media_t *media;
+    uint64_t seq;
 };
 
 /* Prints text in lines that begin at column `indent`, broken at spaces where possible. Returns the
@@ -220,7 +222,7 @@ print_line(struct chat *c, const struct line *l, struct entry *e)
     out_clock(time, now, when, sizeof when);
     size_t n = strlen(when);
     const char *clock = n > CLOCK_COLUMNS ? when + n - CLOCK_COLUMNS : when; /* without the day */
-    char *text = out_safe(l->text, l->text_size, 0);
+    char *text = cli_media_line(l->text, l->text_size, l->media, c->peer, l->seq, 0);
     hide(c);
     print_day(c, time);
     (void)printf("%s%*s%s  ", out_style(OUT_DIM), CLOCK_COLUMNS, clock, out_style(OUT_PLAIN));
@@ -278,7 +280,8 @@ on_chat_message(struct chat *c, const cq_client_event_t *e)
         return; /* history shows it, or it stands there as typed */
     }
     if (strcmp(e->peer, c->peer) != 0) {
-        char *preview = out_safe(e->text, e->text_size, PREVIEW_COLUMNS);
+        char *preview =
+            cli_media_line(e->text, e->text_size, e->media, e->peer, e->seq, PREVIEW_COLUMNS);
         char text[512];
         (void)snprintf(text, sizeof text, "%s writes: %s", e->from, preview);
         free(preview);
@@ -292,8 +295,14 @@ on_chat_message(struct chat *c, const cq_client_event_t *e)
     }
     c->last_seq = e->seq;
     c->typing_until_ms = e->own ? c->typing_until_ms : 0;
-    struct line l = {e->own ? "you" : e->from, e->text, e->text_size,
-                     e->time_unix_ms,          e->own,  e->unreadable};
+    struct line l = {e->own ? "you" : e->from,
+                     e->text,
+                     e->text_size,
+                     e->time_unix_ms,
+                     e->own,
+                     e->unreadable,
+                     e->media,
+                     e->seq};
     struct entry entry = {.seq = e->own ? e->seq : 0,
                           .mark = e->own ? mark_of(c, e->seq) : MARK_NONE};
     print_line(c, &l, &entry);
@@ -417,6 +426,7 @@ on_chat_event(struct cli *cli, const cq_client_event_t *e)
     case CQ_CLIENT_EVENT_PROOF:
     case CQ_CLIENT_EVENT_ANSWER:
     case CQ_CLIENT_EVENT_PRIVACY:
+    case CQ_CLIENT_EVENT_TRANSFER:
     case CQ_CLIENT_EVENT_WARNING:
         break;
     }
@@ -453,7 +463,7 @@ send_line(struct chat *c, const cq_buf_t *text)
         return;
     }
     add_waiting(c, e.message);
-    struct line l = {"you", (const char *)text->data, n, 0, true, false};
+    struct line l = {"you", (const char *)text->data, n, 0, true, false, NULL, 0};
     print_line(c, &l, &e);
 }
 
@@ -540,8 +550,14 @@ static void
 print_history(void *ctx, const cq_client_message_t *m)
 {
     struct chat *c = ctx;
-    struct line l = {m->own ? "you" : m->from, m->text, m->text_size,
-                     m->time_unix_ms,          m->own,  m->unreadable};
+    struct line l = {m->own ? "you" : m->from,
+                     m->text,
+                     m->text_size,
+                     m->time_unix_ms,
+                     m->own,
+                     m->unreadable,
+                     m->media,
+                     m->seq};
     struct entry e = {.seq = m->own ? m->seq : 0, .mark = m->own ? mark_of(c, m->seq) : MARK_NONE};
     print_line(c, &l, &e);
     c->last_seq = m->seq;

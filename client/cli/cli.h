@@ -114,7 +114,7 @@ cli_command_fn cli_signup, cli_login, cli_logout, cli_devices, cli_revoke, cli_p
 cli_command_fn cli_add, cli_accept, cli_decline, cli_cancel, cli_remove, cli_block, cli_unblock,
     cli_friends;
 cli_command_fn cli_chats, cli_send, cli_history, cli_search, cli_outbox, cli_listen, cli_chat,
-    cli_proof;
+    cli_proof, cli_send_file, cli_get;
 
 /* "online", "last seen 5 min ago", "" */
 const char *cli_presence_text(bool online, uint64_t time_unix_ms, char *out, size_t size);

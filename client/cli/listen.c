@@ -7,7 +7,7 @@
 
 #include "common/wire/limits.h"
 
-#include "client/cli/cli.h"
+#include "client/cli/media.h"
 
 /* What a line has said of somebody: servers repeat it after every (re)connection. */
 struct told {
@@ -55,6 +55,7 @@ print_json(struct cli *cli, const cq_client_event_t *e)
         json_uint(b, "seq", e->seq);
         json_uint(b, "time_unix_ms", e->time_unix_ms);
         json_text(b, "text", e->text, e->text_size);
+        cli_media_json(b, e->media);
         json_bool(b, "own", e->own);
         json_bool(b, "unreadable", e->unreadable);
         break;
@@ -114,11 +115,12 @@ print_line(const cq_client_event_t *e)
     char *text;
     switch ((int)e->type) {
     case CQ_CLIENT_EVENT_MESSAGE:
-        text = out_safe(e->text, e->text_size, 0);
+        text = cli_media_line(e->text, e->text_size, e->media, e->peer, e->seq, 0);
         (void)printf("%s%s%s  %s%s%s%s%s  %s\n", out_style(OUT_DIM),
                      now_text(e->time_unix_ms, when, sizeof when), out_style(OUT_PLAIN),
                      out_style(OUT_BOLD), e->from, out_style(OUT_PLAIN), e->own ? " → " : "",
                      e->own ? e->peer : "", e->unreadable ? "(unsupported message)" : text);
+        cli_media_draw(e->media);
         free(text);
         break;
     case CQ_CLIENT_EVENT_RECEIPT:

@@ -56,6 +56,24 @@ static const struct command commands[] = {
      "the outbox, the exit code is 3, and the message goes out, once, when any command connects.\n"
      "Options stand before NAME.",
      cli_send},
+    {"send-file", "NAME FILE [--caption TEXT]", "send a picture, a file, a voice message",
+     "FILE is encrypted on this device and goes up in pieces: what breaks goes on from there, by "
+     "this "
+     "command or any\n"
+     "other that connects. Exits with 0 only when the message is on the server, durably. Pictures "
+     "get "
+     "a thumbnail, voice\n"
+     "messages (Opus in Ogg, WAV) their length. The file itself is sent as it is, with whatever it "
+     "says of place and camera.",
+     cli_send_file},
+    {"get", "NAME SEQ [--out FILE] [--force]", "fetch a picture or file",
+     "SEQ is the number that history shows. FILE (else the name that it was sent with, in the "
+     "current "
+     "folder) appears when\n"
+     "it is complete and verified. After ^C the same command goes on where it was. --force "
+     "replaces "
+     "FILE.",
+     cli_get},
     {"history", "NAME [--last N] [--before SEQ] [--read]", "show a chat",
      "The last N (20) messages, those before SEQ if given. --read: tell the other side that you "
      "have read them.\n"

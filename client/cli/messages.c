@@ -12,7 +12,7 @@
 #include "common/wire/limits.h"
 #include "common/wire/read.h"
 
-#include "client/cli/cli.h"
+#include "client/cli/media.h"
 
 enum {
     SEND_TIMEOUT_S = 30,
@@ -80,6 +80,7 @@ print_chat_json(struct cli *cli, const cq_client_chat_t *chat, const struct seen
         json_uint(&cli->line, "last_time_unix_ms", chat->last_time_unix_ms);
         json_bool(&cli->line, "last_own", chat->last_own);
         json_str(&cli->line, "last_text", chat->last_text);
+        json_str(&cli->line, "last_name", chat->last_media ? chat->last_media->name : "");
     } else {
         json_null(&cli->line, "last_seq");
     }
@@ -114,7 +115,8 @@ print_chat(void *ctx, const cq_client_chat_t *chat)
     if (seen) {
         cli_presence_text(seen->online, seen->time_unix_ms, last_seen, sizeof last_seen);
     }
-    char *text = out_safe(chat->last_text, strlen(chat->last_text), PREVIEW_COLUMNS);
+    char *text = cli_media_line(chat->last_text, strlen(chat->last_text), chat->last_media, NULL, 0,
+                                PREVIEW_COLUMNS);
     cq_buf_t preview = {0};
     const char *mark = !chat->last_own                          ? ""
                        : chat->last_seq <= chat->peer_read      ? "●  "
@@ -331,6 +333,7 @@ print_message_json(struct cli *cli, const cq_client_message_t *m)
     json_uint(&cli->line, "seq", m->seq);
     json_uint(&cli->line, "time_unix_ms", m->time_unix_ms);
     json_text(&cli->line, "text", m->text, m->text_size);
+    cli_media_json(&cli->line, m->media);
     json_bool(&cli->line, "own", m->own);
     json_bool(&cli->line, "delivered", m->delivered);
     json_bool(&cli->line, "read", m->read);
@@ -348,7 +351,7 @@ print_message(void *ctx, const cq_client_message_t *m)
         return;
     }
     char when[64];
-    char *text = out_safe(m->text, m->text_size, 0);
+    char *text = cli_media_line(m->text, m->text_size, m->media, m->peer, m->seq, 0);
     const char *mark = !m->own ? "  " : m->read ? "● " : m->delivered ? "✓✓" : "✓ ";
     if (p->with_chat) {
         (void)printf("%s%-12s%s ", out_style(OUT_CYAN), m->peer, out_style(OUT_PLAIN));
@@ -359,6 +362,7 @@ print_message(void *ctx, const cq_client_message_t *m)
                  m->from, out_style(OUT_PLAIN), m->own && m->read ? out_style(OUT_BLUE) : "", mark,
                  out_style(OUT_PLAIN), m->unreadable ? "(unsupported message)" : text,
                  m->not_on_server ? "  (not on server)" : "");
+    cli_media_draw(m->media);
     free(text);
 }
 
@@ -453,6 +457,7 @@ print_waiting(void *ctx, const cq_client_waiting_t *w)
         json_begin(&cli->line, "waiting");
         json_str(&cli->line, "peer", w->peer);
         json_text(&cli->line, "text", w->text, w->text_size);
+        cli_media_json(&cli->line, w->media);
         json_uint(&cli->line, "time_unix_ms", w->time_unix_ms);
         if (w->error) {
             json_str(&cli->line, "error", cq_client_error_name(w->error));
@@ -463,7 +468,7 @@ print_waiting(void *ctx, const cq_client_waiting_t *w)
         return;
     }
     char when[64];
-    char *text = out_safe(w->text, w->text_size, PREVIEW_COLUMNS);
+    char *text = cli_media_line(w->text, w->text_size, w->media, NULL, 0, PREVIEW_COLUMNS);
     (void)printf("%-12s  %s  %s%s%s%s%s\n", w->peer,
                  out_clock(w->time_unix_ms, out_now_unix_ms(), when, sizeof when), text,
                  out_style(OUT_RED), w->error ? "  refused: " : "",

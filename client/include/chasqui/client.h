@@ -43,6 +43,8 @@ enum cq_client_error {
     CQ_CLIENT_E_BAD_URL = 104, /* a server address is not ws://HOST[:PORT]/PATH or wss://… */
     CQ_CLIENT_E_TEXT = 105,    /* a text must be 1 to 16,384 bytes of UTF-8 without NUL */
     CQ_CLIENT_E_OFFLINE = 106, /* no connection to a server */
+    CQ_CLIENT_E_FILE = 107, /* the file cannot be read, is no regular file, or changed meanwhile */
+    CQ_CLIENT_E_EXISTS = 108, /* there is a file of this name already */
 };
 
 /* Name ("NOT_FOUND") and sentence of an error of either kind, with either sign. Never NULL. */
@@ -59,8 +61,8 @@ enum cq_client_state {
 enum cq_client_event_type {
     CQ_CLIENT_EVENT_STATE,   /* state changed: state, error (0: none), text (server URL, or why not)
                               */
-    CQ_CLIENT_EVENT_MESSAGE, /* a message: peer, from, seq, time, text, own, own_device, unreadable
-                              */
+    CQ_CLIENT_EVENT_MESSAGE, /* a message: peer, from, seq, time, text, media, own, own_device,
+                                unreadable */
     CQ_CLIENT_EVENT_SENT,    /* one of ours is durable on the server: peer, message, seq, time */
     CQ_CLIENT_EVENT_FAILED,  /* one of ours was refused for good: peer, message, error */
     CQ_CLIENT_EVENT_RECEIPT, /* peer, from, receipt (below), seq: up to and including, time, own */
@@ -75,7 +77,9 @@ enum cq_client_event_type {
     CQ_CLIENT_EVENT_ANSWER,  /* the end of a request: request, error (0: done), text: what failed */
     CQ_CLIENT_EVENT_PRIVACY, /* hide_last_seen: as it is now; changed on another device, or the row
                                 of cq_client_privacy */
-    CQ_CLIENT_EVENT_WARNING, /* text; error: something to tell the user, e.g. CQ_CLIENT_E_CLONED */
+    CQ_CLIENT_EVENT_TRANSFER, /* a blob under way: peer; message (own, going up) or request
+                                 (cq_client_get); done, total: bytes of ciphertext */
+    CQ_CLIENT_EVENT_WARNING,  /* text; error: something to tell the user, e.g. CQ_CLIENT_E_CLONED */
 };
 
 enum cq_client_receipt {
@@ -99,6 +103,19 @@ enum cq_client_relation {
     CQ_CLIENT_FRIEND,
     CQ_CLIENT_REMOVED, /* were friends: the chat can be read, not written */
 };
+
+/* A picture, file or voice message; the message's text is its caption, maybe empty. */
+typedef struct cq_client_media {
+    const char *type; /* as the sender says it: "image/jpeg" */
+    const char *name; /* can be used as a file name; show it as harmless text */
+    uint64_t size;    /* bytes */
+    uint64_t width;   /* pixels, 0: unknown or none */
+    uint64_t height;
+    uint64_t duration_ms;           /* of sound, 0: unknown or none */
+    const unsigned char *thumbnail; /* a JPEG of at most 320 x 320 pixels; NULL: none */
+    size_t thumbnail_size;
+    bool thumbnail_damaged; /* there is one, but it is not authentic or no such JPEG */
+} cq_client_media_t;
 
 /* One event. Pointers are valid during the call. Members that a type does not name are zero. */
 typedef struct cq_client_event {
@@ -127,7 +144,10 @@ typedef struct cq_client_event {
     bool blocked; /* you block this user */
     bool open;    /* both may send now */
     bool revoked;
-    bool hide_last_seen; /* friends see whether this user is online, but no times */
+    bool hide_last_seen;            /* friends see whether this user is online, but no times */
+    const cq_client_media_t *media; /* NULL: a text */
+    uint64_t done;
+    uint64_t total;
 } cq_client_event_t;
 
 typedef void cq_client_event_fn(void *ctx, const cq_client_event_t *event);
@@ -220,6 +240,25 @@ int cq_client_send(cq_client_t *client,
                    const char *text,
                    size_t text_size,
                    uint64_t *message);
+/* Encrypts a file into the home and queues it as a message, durably; works offline, and the file
+ * may go afterwards. Pictures get a thumbnail, sounds their duration. The message goes out when the
+ * blob is complete on the server, which may take several processes of this home: TRANSFER says how
+ * far it is, SENT or FAILED the end. caption: may be "", at most 4,096 bytes. *warning: why a
+ * picture has no thumbnail, or NULL. Blocks while it reads and encrypts. FILE, and as
+ * cq_client_send. */
+int cq_client_send_file(cq_client_t *client,
+                        const char *peer,
+                        const char *path,
+                        const char *caption,
+                        uint64_t *message,
+                        const char **warning);
+/* Fetches what a message names into a file (mode 0600), which appears when it is complete and
+ * verified. What was fetched before, by any process of this home, is not fetched again. TRANSFER
+ * says how far it is, ANSWER the end: EXISTS (unless replace), NOT_FOUND: not on the server (any
+ * more), CRYPTO: not what the sender sent. Tries until it is done or the client is closed.
+ * NOT_FOUND at once: no such message on this device, or a text. */
+int64_t
+cq_client_get(cq_client_t *client, const char *peer, uint64_t seq, const char *path, bool replace);
 /* Tell the other side that the user is typing, or has stopped. Lost when offline. */
 int cq_client_typing(cq_client_t *client, const char *peer, bool on);
 /* The user has read everything up to seq (0: up to what this device holds). Kept and sent later
@@ -248,6 +287,7 @@ typedef struct cq_client_chat {
     bool last_own;
     bool last_unreadable;
     const char *last_text; /* "" if none */
+    const cq_client_media_t *last_media;
 } cq_client_chat_t;
 
 typedef struct cq_client_message {
@@ -259,9 +299,10 @@ typedef struct cq_client_message {
     size_t text_size;
     bool own;
     bool unreadable;
-    bool not_on_server; /* the server was restored from a backup that lacks it */
-    bool delivered;     /* own: on a device of the peer */
-    bool read;          /* own: read by the peer; others': read by you */
+    bool not_on_server;             /* the server was restored from a backup that lacks it */
+    bool delivered;                 /* own: on a device of the peer */
+    bool read;                      /* own: read by the peer; others': read by you */
+    const cq_client_media_t *media; /* NULL: a text */
 } cq_client_message_t;
 
 typedef struct cq_client_waiting {
@@ -271,6 +312,7 @@ typedef struct cq_client_waiting {
     size_t text_size;
     uint64_t time_unix_ms; /* of this device's clock, when it was queued */
     int error;             /* refused for good, 0: waiting */
+    const cq_client_media_t *media;
 } cq_client_waiting_t;
 
 typedef void cq_client_chat_fn(void *ctx, const cq_client_chat_t *chat);
@@ -293,6 +335,12 @@ int cq_client_search(cq_client_t *client,
                      uint32_t limit,
                      cq_client_message_fn *fn,
                      void *ctx);
+/* One message. NOT_FOUND. */
+int cq_client_message(cq_client_t *client,
+                      const char *peer,
+                      uint64_t seq,
+                      cq_client_message_fn *fn,
+                      void *ctx);
 /* Own messages that are not on the server: waiting, and refused ones. */
 int cq_client_outbox(cq_client_t *client, cq_client_waiting_fn *fn, void *ctx);
 /* Forget refused messages. Returns how many. */

@@ -128,7 +128,7 @@ world_make_message(struct world *w,
                    cq_buf_t *ct,
                    uint8_t nonce[24])
 {
-    struct cq_seal seal = {w->chat, w->peer, w->peer_device, seq, w->key_version};
+    struct cq_seal seal = {w->chat, w->peer, w->peer_device, seq, w->key_version, NULL};
     assert_int_equal(cq_keyring_encrypt(&seal, w->chat_keys[w->key_version],
                                         (struct cq_view){(const uint8_t *)text, strlen(text)},
                                         nonce, ct),

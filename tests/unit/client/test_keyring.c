@@ -14,6 +14,7 @@
 
 #include "common/wire/pack.h"
 
+#include "client/cipher.h"
 #include "client/keyring.h"
 
 struct world {
@@ -123,15 +124,15 @@ test_decrypt(void **state)
     (void)state;
     struct world w = make_world();
     cq_buf_t ct = {0};
-    char *text = NULL;
-    size_t n = 0;
+    struct cq_opened opened;
     seal_bytes(&w, "\x93\x01\xa2ok\x07", 6,
                &ct); /* a later version's field at the end is ignored */
     struct cq_message m = message_of(&w, &ct);
-    assert_int_equal(cq_keyring_decrypt(&m, w.key, &text, &n), 0);
-    assert_string_equal(text, "ok");
-    assert_int_equal(n, 2);
-    free(text);
+    assert_int_equal(cq_keyring_decrypt(&m, w.key, &opened), 0);
+    assert_string_equal(opened.text, "ok");
+    assert_int_equal(opened.text_size, 2);
+    assert_null(opened.medium);
+    free(opened.text);
     static const struct {
         const char *bytes;
         size_t n;
@@ -140,8 +141,8 @@ test_decrypt(void **state)
     for (size_t i = 0; i < sizeof other / sizeof other[0]; i++) {
         seal_bytes(&w, other[i].bytes, other[i].n, &ct);
         m = message_of(&w, &ct);
-        assert_int_equal(cq_keyring_decrypt(&m, w.key, &text, &n), -CQ_E_UNKNOWN_OP);
-        assert_null(text);
+        assert_int_equal(cq_keyring_decrypt(&m, w.key, &opened), -CQ_E_UNKNOWN_OP);
+        assert_null(opened.text);
     }
     cq_buf_free(&ct);
 }
@@ -153,8 +154,7 @@ test_bound_to_its_place(void **state)
     (void)state;
     struct world w = make_world();
     cq_buf_t ct = {0};
-    char *text = NULL;
-    size_t n = 0;
+    struct cq_opened opened;
     assert_int_equal(cq_keyring_encrypt(&w.seal, w.key, view("bound"), w.nonce, &ct), 0);
     for (int i = 0; i < 7; i++) {
         struct cq_message m = message_of(&w, &ct);
@@ -167,11 +167,104 @@ test_bound_to_its_place(void **state)
         m.key_version ^= i == 4;
         key[3] ^= i == 5;
         m.ciphertext.n -= i == 6;
-        assert_int_equal(cq_keyring_decrypt(&m, key, &text, &n), -CQ_E_CRYPTO);
+        assert_int_equal(cq_keyring_decrypt(&m, key, &opened), -CQ_E_CRYPTO);
     }
     struct cq_message m = message_of(&w, &ct);
     m.ciphertext.n = 3;
-    assert_int_equal(cq_keyring_decrypt(&m, w.key, &text, &n), -CQ_E_CRYPTO);
+    assert_int_equal(cq_keyring_decrypt(&m, w.key, &opened), -CQ_E_CRYPTO);
+    cq_buf_free(&ct);
+}
+
+/* ---- pictures and files ---- */
+
+/* A JPEG's beginning: enough for those who look at its size only. */
+static const uint8_t jpeg[] = {0xff, 0xd8, 0xff, 0xc0, 0, 11, 8, 0, 120, 0, 160, 1, 1, 0x11, 0};
+
+static struct cq_medium
+make_medium(void)
+{
+    struct cq_medium m = {.blob = {{9}},
+                          .length = cq_cipher_length(70000),
+                          .type = "image/jpeg",
+                          .name = "cat.jpg",
+                          .size = 70000,
+                          .width = 640,
+                          .height = 480,
+                          .thumbnail_size = sizeof jpeg};
+    memset(m.key, 7, sizeof m.key);
+    memcpy(m.thumbnail, jpeg, sizeof jpeg);
+    return m;
+}
+
+/* The message of a medium; its bytes are in the two buffers. */
+static struct cq_message
+seal_medium(struct world *w, const struct cq_medium *medium, cq_buf_t *part, cq_buf_t *ct)
+{
+    struct cq_media media;
+    cq_medium_write_media(part, medium);
+    assert_int_equal(cq_media_read((struct cq_view){part->data, part->size}, &media), 1);
+    w->seal.media = &media;
+    assert_int_equal(
+        cq_keyring_encrypt_medium(&w->seal, w->key, view("look"), medium, w->nonce, ct), 0);
+    w->seal.media = NULL;
+    struct cq_message m = message_of(w, ct);
+    m.media = (struct cq_view){part->data, part->size};
+    return m;
+}
+
+static void
+test_medium(void **state)
+{
+    (void)state;
+    struct world w = make_world();
+    struct cq_medium medium = make_medium();
+    cq_buf_t part = {0};
+    cq_buf_t ct = {0};
+    struct cq_opened opened;
+    struct cq_message m = seal_medium(&w, &medium, &part, &ct);
+    assert_int_equal(cq_keyring_decrypt(&m, w.key, &opened), 0);
+    assert_string_equal(opened.text, "look");
+    assert_non_null(opened.medium);
+    assert_memory_equal(opened.medium, &medium, sizeof medium);
+    free(opened.text);
+    free(opened.medium);
+    /* every byte of the media part counts: the server can exchange nothing */
+    for (size_t i = 0; i < part.size; i++) {
+        part.data[i] ^= 1;
+        assert_int_equal(cq_keyring_decrypt(&m, w.key, &opened), -CQ_E_CRYPTO);
+        part.data[i] ^= 1;
+    }
+    m.media = (struct cq_view){0};
+    assert_int_equal(cq_keyring_decrypt(&m, w.key, &opened), -CQ_E_CRYPTO);
+    cq_buf_free(&part);
+    cq_buf_free(&ct);
+}
+
+/* The sender's own doing: a thumbnail that is none, a length that is not the file's. */
+static void
+test_bad_medium(void **state)
+{
+    (void)state;
+    struct world w = make_world();
+    cq_buf_t part = {0};
+    cq_buf_t ct = {0};
+    struct cq_opened opened;
+    struct cq_medium medium = make_medium();
+    medium.thumbnail[7] = 0x7f; /* 32,000 pixels high: not shown */
+    struct cq_message m = seal_medium(&w, &medium, &part, &ct);
+    assert_int_equal(cq_keyring_decrypt(&m, w.key, &opened), 0);
+    assert_true(opened.medium->is_thumbnail_bad);
+    assert_int_equal(opened.medium->thumbnail_size, 0);
+    free(opened.text);
+    free(opened.medium);
+    medium = make_medium();
+    medium.length++;
+    cq_buf_clear(&part);
+    cq_buf_clear(&ct);
+    m = seal_medium(&w, &medium, &part, &ct);
+    assert_int_equal(cq_keyring_decrypt(&m, w.key, &opened), -CQ_E_UNKNOWN_OP);
+    assert_null(opened.medium);
+    cq_buf_free(&part);
     cq_buf_free(&ct);
 }
 
@@ -303,6 +396,8 @@ main(void)
         cmocka_unit_test(test_texts_that_are_none),
         cmocka_unit_test(test_decrypt),
         cmocka_unit_test(test_bound_to_its_place),
+        cmocka_unit_test(test_medium),
+        cmocka_unit_test(test_bad_medium),
         cmocka_unit_test(test_bundle),
         cmocka_unit_test(test_bundle_of_somebody_else),
         cmocka_unit_test(test_bundle_with_a_bad_key),

@@ -32,11 +32,10 @@ test_send(void **state)
     world_expect_send(w, 1, 0, &op);
     struct cq_message m = {w->chat, 1, w->user,       w->device,          1,
                            0,       1, op.send.nonce, op.send.ciphertext, {NULL, 0}};
-    char *text = NULL;
-    size_t n = 0;
-    assert_int_equal(cq_keyring_decrypt(&m, w->chat_keys[1], &text, &n), 0);
-    assert_string_equal(text, "hello");
-    free(text);
+    struct cq_opened opened;
+    assert_int_equal(cq_keyring_decrypt(&m, w->chat_keys[1], &opened), 0);
+    assert_string_equal(opened.text, "hello");
+    free(opened.text);
     world_sent(w, op.rid, 1);
     struct seen s = world_wait_for(w, CQ_CLIENT_EVENT_SENT);
     assert_int_equal(s.event.message, message);
@@ -166,11 +165,10 @@ test_newer_key(void **state)
     assert_int_equal(op.send.key_version, 2);
     struct cq_message m = {w->chat, 1, w->user,       w->device,          1,
                            0,       2, op.send.nonce, op.send.ciphertext, {NULL, 0}};
-    char *text = NULL;
-    size_t n = 0;
-    assert_int_equal(cq_keyring_decrypt(&m, w->chat_keys[2], &text, &n), 0);
-    assert_string_equal(text, "rotate");
-    free(text);
+    struct cq_opened opened;
+    assert_int_equal(cq_keyring_decrypt(&m, w->chat_keys[2], &opened), 0);
+    assert_string_equal(opened.text, "rotate");
+    free(opened.text);
     world_sent(w, op.rid, 1);
     world_wait_for(w, CQ_CLIENT_EVENT_SENT);
 }

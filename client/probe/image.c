@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#include <gd.h>
+#include <libexif/exif-data.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include "client/probe.h"
+#include "client/probe/probe.h"
+
+enum {
+    GOOD_SIZE = 5120, /* what a thumbnail should not exceed if that is possible with good looks */
+    LARGE_SIDE = 240,
+};
+
+/* As large and fine as fits: the first that has at most `most` bytes. */
+static const struct step {
+    int side, quality;
+    size_t most;
+} steps[] = {
+    {LARGE_SIDE, 70, GOOD_SIZE},  {LARGE_SIDE, 55, GOOD_SIZE},   {200, 50, GOOD_SIZE},
+    {160, 45, GOOD_SIZE},         {160, 40, CQ_MEDIUM_JPEG_MAX}, {120, 35, CQ_MEDIUM_JPEG_MAX},
+    {80, 30, CQ_MEDIUM_JPEG_MAX},
+};
+
+static void
+on_gd_error(int priority, const char *format, va_list arguments)
+{
+    (void)priority;
+    (void)format;
+    (void)arguments; /* "no thumbnail" says it all */
+}
+
+static gdImagePtr
+decode(const struct probe *p, enum cq_picture_type type)
+{
+    static gdImagePtr (*const decoders[])(int size, void *data) = {
+        [CQ_PICTURE_JPEG] = gdImageCreateFromJpegPtr,
+        [CQ_PICTURE_PNG] = gdImageCreateFromPngPtr,
+        [CQ_PICTURE_GIF] = gdImageCreateFromGifPtr,
+        [CQ_PICTURE_WEBP] = gdImageCreateFromWebpPtr,
+    };
+    union {
+        const uint8_t *mapped;
+        void *data; /* libgd does not write to it */
+    } u = {p->data};
+    gdSetErrorMethod(on_gd_error);
+    return decoders[type]((int)p->size, u.data);
+}
+
+/* EXIF's orientation, 1 to 8; 1: as stored. */
+static int
+orientation(const struct probe *p, enum cq_picture_type type)
+{
+    int value = 1;
+    if (type != CQ_PICTURE_JPEG) {
+        return value;
+    }
+    ExifData *exif = exif_data_new_from_data(p->data, (unsigned)p->size);
+    ExifEntry *e = exif ? exif_data_get_entry(exif, EXIF_TAG_ORIENTATION) : NULL;
+    if (e && e->format == EXIF_FORMAT_SHORT && e->size >= 2) {
+        value = exif_get_short(e->data, exif_data_get_byte_order(exif));
+    }
+    if (exif) {
+        exif_data_unref(exif);
+    }
+    return value >= 1 && value <= 8 ? value : 1;
+}
+
+/* Turned and mirrored as the orientation says; takes and gives an image. NULL: no memory. */
+static gdImagePtr
+turn(gdImagePtr im, int how)
+{
+    static const struct {
+        float degrees; /* anticlockwise */
+        bool mirror;
+    } turns[] = {
+        [2] = {0, true},    [3] = {180, false}, [4] = {180, true}, [5] = {270, true},
+        [6] = {270, false}, [7] = {90, true},   [8] = {90, false},
+    };
+    if (how < 2) {
+        return im;
+    }
+    if (turns[how].degrees != 0) {
+        gdImagePtr turned = gdImageRotateInterpolated(im, turns[how].degrees, 0xffffff);
+        gdImageDestroy(im);
+        im = turned;
+    }
+    if (im && turns[how].mirror) {
+        gdImageFlipHorizontal(im);
+    }
+    return im;
+}
+
+/* On white, fitted into a square. */
+static gdImagePtr
+shrink(gdImagePtr im, int side)
+{
+    int longer = gdImageSX(im) > gdImageSY(im) ? gdImageSX(im) : gdImageSY(im);
+    int most = longer < side ? longer : side;
+    int width = (int)((int64_t)gdImageSX(im) * most / longer);
+    int height = (int)((int64_t)gdImageSY(im) * most / longer);
+    width = width ? width : 1;
+    height = height ? height : 1;
+    gdImagePtr small = gdImageCreateTrueColor(width, height);
+    if (small) {
+        gdImageFilledRectangle(small, 0, 0, width, height, gdTrueColor(255, 255, 255));
+        gdImageCopyResampled(small, im, 0, 0, 0, 0, width, height, gdImageSX(im), gdImageSY(im));
+    }
+    return small;
+}
+
+/* libgd writes its name into a comment: what is not needed to see the picture goes. Returns the new
+ * size. */
+static size_t
+strip(uint8_t *p, size_t n)
+{
+    size_t at = 2;
+    while (at + 4 <= n && p[at] == 0xff && p[at + 1] != 0xda) {
+        size_t length = 2 + ((size_t)p[at + 2] << 8 | p[at + 3]);
+        bool is_comment = p[at + 1] == 0xfe || (p[at + 1] >= 0xe1 && p[at + 1] <= 0xef);
+        if (length < 4 || at + length > n) {
+            break;
+        }
+        if (is_comment) {
+            memmove(p + at, p + at + length, n - at - length);
+            n -= length;
+        } else {
+            at += length;
+        }
+    }
+    return n;
+}
+
+static bool
+try_step(struct probe *p, gdImagePtr im, int how, const struct step *step)
+{
+    gdImagePtr small = shrink(im, step->side);
+    small = small ? turn(small, how) : NULL;
+    if (!small) {
+        return false;
+    }
+    int size = 0;
+    uint8_t *jpeg = gdImageJpegPtr(small, &size, step->quality);
+    gdImageDestroy(small);
+    size_t n = jpeg ? strip(jpeg, (size_t)size) : 0;
+    bool fits = n && n <= step->most;
+    if (fits) {
+        memcpy(p->thumbnail, jpeg, n);
+        p->thumbnail_size = n;
+    }
+    gdFree(jpeg);
+    return fits;
+}
+
+void
+probe_image(struct probe *p, const struct cq_picture *head)
+{
+    int how = orientation(p, head->type);
+    bool is_sideways = how >= 5;
+    p->type = cq_picture_type_name(head->type);
+    p->width = is_sideways ? head->height : head->width;
+    p->height = is_sideways ? head->width : head->height;
+    if ((uint64_t)head->width * head->height > CQ_PROBE_PIXELS_MAX ||
+        p->size > CQ_PROBE_PICTURE_MAX) {
+        return;
+    }
+    gdImagePtr im = decode(p, head->type);
+    for (size_t i = 0; im && i < sizeof steps / sizeof steps[0]; i++) {
+        if (try_step(p, im, how, &steps[i])) {
+            break;
+        }
+    }
+    if (im) {
+        gdImageDestroy(im);
+    }
+}
