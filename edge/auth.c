@@ -128,6 +128,9 @@ on_auth_reply(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t c
     struct edge_call *call = ctx;
     edge_t *e = call->edge;
     struct edge_request rq = {.op = call->op, .cost = call->cost, .rid = call->rid};
+    if (!err) {
+        edge_call_count(call);
+    }
     edge_session_t *s = edge_call_end(&call);
     if (!s) {
         return;

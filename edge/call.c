@@ -20,6 +20,7 @@ edge_call_new(edge_t *e, edge_session_t *s, const struct edge_request *rq)
     *c = (struct edge_call){.edge = e,
                             .session = s->number,
                             .rid = rq->rid,
+                            .begun_mono_us = e->gate_mono_us,
                             .op = rq->op,
                             .cost = rq->cost,
                             .next = e->calls};
@@ -63,6 +64,14 @@ edge_call_end(struct edge_call **call)
 }
 
 void
+edge_call_count(const struct edge_call *call)
+{
+    struct edge_stages *stages = edge_metrics_stages();
+    cq_histogram_add_span(&stages->requests[edge_metrics_request_class(call->op)],
+                          call->begun_mono_us, cq_now_mono_us());
+}
+
+void
 edge_call_free_all(edge_t *e)
 {
     while (e->calls) {
@@ -89,6 +98,9 @@ on_reply(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
     struct edge_call *call = ctx;
     edge_t *e = call->edge;
     uint64_t rid = call->rid;
+    if (!err) {
+        edge_call_count(call);
+    }
     edge_session_t *s = edge_call_end(&call);
     if (!s) {
         return;

@@ -14,6 +14,7 @@ struct edge_call {
     struct edge_call *prev, *next;
     uint64_t session;
     uint64_t rid;
+    uint64_t begun_mono_us; /* when it passed the gate */
     uint8_t op;
     uint8_t cost;
     cq_buf_t packed; /* logins: the WELCOME that goes out once presence knows the session */
@@ -24,6 +25,8 @@ struct edge_call *edge_call_new(edge_t *e, edge_session_t *s, const struct edge_
 /* Takes the call. The session it came from, or NULL if that is gone; then nobody waits for an
  * answer. */
 edge_session_t *edge_call_end(struct edge_call **call);
+/* It was answered OK: how long that took. Before edge_call_end. */
+void edge_call_count(const struct edge_call *call);
 /* Frees all that are left; their answers will not come any more. */
 void edge_call_free_all(edge_t *e);
 /* Values of an answer: where they end is found by walking them, as the reader may go on beyond

@@ -21,6 +21,26 @@ push_of(struct cq_view event)
     return row && row->is_push && code != CQ_OP_OK && code != CQ_OP_ERR ? row : NULL;
 }
 
+/* How long ago did the store accept this message? Of a clock that has jumped: 0. */
+static void
+note_age(struct cq_view event)
+{
+    enum {
+        FIELDS_BEFORE_TIME = 6, /* the code, chat, seq, user, device, dseq */
+        US_PER_MS = 1000
+    };
+    cq_reader_t r = cq_reader_of(event);
+    (void)cq_read_array(&r, FIELDS_BEFORE_TIME + 1, CQ_LIST_MAX);
+    for (int i = 0; i < FIELDS_BEFORE_TIME; i++) {
+        (void)cq_read_any(&r);
+    }
+    uint64_t accepted_unix_ms = cq_read_uint(&r, UINT64_MAX / US_PER_MS);
+    if (!r.err) {
+        cq_histogram_add_span(&edge_metrics_stages()->age, accepted_unix_ms * US_PER_MS,
+                              cq_now_unix_ms() * US_PER_MS);
+    }
+}
+
 static void
 note_delivery(edge_t *e, uint64_t delivery)
 {
@@ -57,14 +77,20 @@ edge_deliver_on_deliver(void *ctx,
         CQ_LOG(WARN, "EDGE-DELIVER-EVENT", "src=%s delivery=%llu", from->src,
                (unsigned long long)m.delivery);
     }
+    bool is_pushed = false;
     cq_reader_t r = cq_list_reader(&m.sessions);
     for (size_t i = 0; row && i < m.sessions.count && !r.err; i++) {
         edge_session_t *s = edge_session_find(&e->sessions, cq_read_uint(&r, UINT64_MAX));
         /* Before WELCOME nothing is pushed: the client's first sync, after it, brings what is
          * stored. */
         if (s && s->state == EDGE_STATE_READY && !s->is_logging_out) {
+            s->push_mono_us = s->push_mono_us ? s->push_mono_us : cq_bus_read_mono_us(e->bus);
             edge_send_event(e, s, row->policy, m.event);
+            is_pushed = true;
         }
+    }
+    if (is_pushed && row->code == CQ_OP_MESSAGE) {
+        note_age(m.event);
     }
     if (m.delivery) {
         note_delivery(e, m.delivery);

@@ -75,6 +75,8 @@ typedef struct edge {
     struct edge_blob *blobs;      /* requests under way */
     struct edge_monitor *monitor; /* NULL: metrics-port is 0 */
     struct edge_scrape *scrape;
+    uint64_t
+        gate_mono_us; /* the clock when a limit was last asked: now, for what passes the gate */
     struct edge_store_info store;
     struct edge_presence presence;
     cq_buf_t scratch; /* an operation that is being packed */

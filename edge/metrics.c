@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "common/rt/metric.h"
+#include "common/wire/frame.h"
 
 #include "edge/net.h"
 
@@ -42,6 +43,39 @@ static const struct cq_metric limits[] = {
 #undef EDGE_RATE
 };
 
+static struct edge_stages stages;
+
+#define REQUEST_DOC "from an operation's passing the gate to its answer's being queued (OK only)"
+static const struct cq_histogram_row histograms[] = {
+#define EDGE_REQUEST_CLASS(name, label)                             \
+    {"chasqui_edge_request_seconds{op=\"" label "\"}", REQUEST_DOC, \
+     &stages.requests[EDGE_REQUEST_##name]},
+    EDGE_REQUEST_CLASSES(EDGE_REQUEST_CLASS)
+#undef EDGE_REQUEST_CLASS
+        {"chasqui_edge_push_seconds", "from reading a push off the bus to its session's socket",
+         &stages.push},
+    {"chasqui_edge_message_age_seconds",
+     "from a message's being accepted by the store to its being queued here (wall clocks, ms)",
+     &stages.age},
+};
+
+struct edge_stages *
+edge_metrics_stages(void)
+{
+    return &stages;
+}
+
+enum edge_request_class
+edge_metrics_request_class(uint8_t op)
+{
+    static const uint8_t classes[256] = {
+        [CQ_OP_SEND] = EDGE_REQUEST_SEND,   [CQ_OP_ACK] = EDGE_REQUEST_ACK,
+        [CQ_OP_SYNC] = EDGE_REQUEST_SYNC,   [CQ_OP_HISTORY] = EDGE_REQUEST_HISTORY,
+        [CQ_OP_LOGIN] = EDGE_REQUEST_LOGIN, [CQ_OP_SIGNUP] = EDGE_REQUEST_LOGIN,
+    };
+    return (enum edge_request_class)classes[op];
+}
+
 struct edge_metrics *
 edge_metrics_get(void)
 {
@@ -51,6 +85,7 @@ edge_metrics_get(void)
         cq_metric_register(net_table, sizeof net_table / sizeof net_table[0]);
         cq_metric_register(ops, sizeof ops / sizeof ops[0]);
         cq_metric_register(limits, sizeof limits / sizeof limits[0]);
+        cq_metric_register_histograms(histograms, sizeof histograms / sizeof histograms[0]);
         is_registered = true;
     }
     return &metrics;

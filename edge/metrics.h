@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "common/rt/metric.h"
+
 #include "edge/limiter.h"
 
 #define EDGE_METRICS(X)                                                                      \
@@ -58,6 +60,32 @@ struct edge_metrics {
     EDGE_METRICS(EDGE_METRIC)
 #undef EDGE_METRIC
 };
+
+/* Classes of requests whose times are kept apart. */
+#define EDGE_REQUEST_CLASSES(X) \
+    X(OTHER, "other")           \
+    X(SEND, "SEND")             \
+    X(ACK, "ACK")               \
+    X(SYNC, "SYNC")             \
+    X(HISTORY, "HISTORY")       \
+    X(LOGIN, "LOGIN")
+
+enum edge_request_class {
+#define EDGE_REQUEST_CLASS(name, label) EDGE_REQUEST_##name,
+    EDGE_REQUEST_CLASSES(EDGE_REQUEST_CLASS)
+#undef EDGE_REQUEST_CLASS
+    EDGE_REQUEST_CLASS_COUNT
+};
+
+/* How long things take. */
+struct edge_stages {
+    struct cq_histogram requests[EDGE_REQUEST_CLASS_COUNT];
+    struct cq_histogram push;
+    struct cq_histogram age;
+};
+
+struct edge_stages *edge_metrics_stages(void);
+enum edge_request_class edge_metrics_request_class(uint8_t op);
 
 struct edge_net_stats;
 /* Those of the connection layer, registered with the rest. */

@@ -133,7 +133,8 @@ user_key(const struct cq_id *user)
 static uint64_t
 take(edge_t *e, enum edge_rate rate, uint64_t key)
 {
-    uint64_t retry_ms = edge_limiter_take(e->limiter, rate, key, cq_now_mono_us());
+    e->gate_mono_us = cq_now_mono_us();
+    uint64_t retry_ms = edge_limiter_take(e->limiter, rate, key, e->gate_mono_us);
     e->metrics->rate_limited[rate] += retry_ms != 0;
     return retry_ms;
 }

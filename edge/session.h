@@ -63,6 +63,7 @@ typedef struct edge_session {
     uint64_t address;    /* key of the peer's address for limits */
     uint64_t since_unix_ms;
     uint64_t state_mono_ms; /* when it came into its state */
+    uint64_t push_mono_us;  /* when the oldest push that waits was read; 0: none does */
     uint64_t heard_mono_ms, sent_mono_ms, ping_mono_ms, reported_mono_ms;
     uint32_t cost; /* of its unanswered requests */
     uint16_t close_code;

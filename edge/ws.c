@@ -202,6 +202,15 @@ after_drain(edge_t *e, edge_session_t *s)
     }
 }
 
+static void
+note_pushed(edge_session_t *s)
+{
+    if (s->push_mono_us) {
+        cq_histogram_add_span(&edge_metrics_stages()->push, s->push_mono_us, cq_now_mono_us());
+        s->push_mono_us = 0;
+    }
+}
+
 void
 edge_ws_flush(edge_t *e, edge_session_t *s)
 {
@@ -215,6 +224,7 @@ edge_ws_flush(edge_t *e, edge_session_t *s)
     }
     bool is_drained = edge_outq_is_empty(&s->out) && !edge_net_is_blocked(s->conn);
     if (is_drained) {
+        note_pushed(s);
         after_drain(e, s);
     }
     if (s->state == EDGE_STATE_CLOSING && edge_outq_is_empty(&s->out)) {

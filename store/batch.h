@@ -67,7 +67,9 @@ struct store_batch {
     size_t flush_count, flush_room;
     /* Filled by store_batch_seal for the committer, which sets rc. */
     struct store_commit commit;
-    struct cq_view *sealed_records; /* what commit.records points to, owned */
+    uint64_t begun_mono_us; /* when its first record's request was read; 0: it has none */
+    uint64_t began_mono_us, ended_mono_us; /* of the commit; set by the committer */
+    struct cq_view *sealed_records;        /* what commit.records points to, owned */
     int rc;
 };
 

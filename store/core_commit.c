@@ -35,6 +35,17 @@ static const struct cq_metric metrics[] = {
     {"chasqui_store_replies_total", "Answers sent after a commit", CQ_METRIC_COUNTER,
      &counters.replies},
 };
+
+static struct cq_histogram queue_times, commit_times, answer_times;
+
+static const struct cq_histogram_row histograms[] = {
+    {"chasqui_store_queue_seconds", "per commit: from reading its oldest request to its begin",
+     &queue_times},
+    {"chasqui_store_commit_seconds", "per commit: writing and fsync", &commit_times},
+    {"chasqui_store_answer_seconds",
+     "per commit: from the end of its fsync to its answers and routes being queued", &answer_times},
+};
+
 /* ---- committing ---- */
 
 static void
@@ -100,7 +111,9 @@ store_core_run_commit(void *ctx, void *job)
 {
     const struct store_core *core = ctx;
     struct store_batch *b = job;
+    b->began_mono_us = cq_now_mono_us();
     b->rc = store_engine_commit(core->engine, &b->commit);
+    b->ended_mono_us = cq_now_mono_us();
 }
 
 static void
@@ -136,6 +149,11 @@ on_durable(struct store_core *core, struct store_batch *b)
     finish_afters(core, b, 0);
     counters.dirty_chats = store_projection_dirty_count(core->projection);
     counters.marker_lag = core->last_pos - core->marker;
+    if (b->begun_mono_us) {
+        cq_histogram_add_span(&queue_times, b->begun_mono_us, b->began_mono_us);
+    }
+    cq_histogram_add_span(&commit_times, b->began_mono_us, b->ended_mono_us);
+    cq_histogram_add_span(&answer_times, b->ended_mono_us, cq_now_mono_us());
 }
 
 /* Is it certain that nothing has happened? */
@@ -215,4 +233,5 @@ void
 store_core_register_metrics(void)
 {
     cq_metric_register(metrics, sizeof metrics / sizeof metrics[0]);
+    cq_metric_register_histograms(histograms, sizeof histograms / sizeof histograms[0]);
 }

@@ -188,6 +188,9 @@ store_core_append(struct store_core *core,
         }
     }
     write_record(core, kind, fields);
+    if (!core->building->begun_mono_us && core->bus) {
+        core->building->begun_mono_us = cq_bus_read_mono_us(core->bus);
+    }
     *pos = core->last_pos;
     if (core->building->record_count >= BATCH_RECORDS_MAX ||
         core->building->bytes.size + core->building->answers.size >= BATCH_BYTES_MAX) {

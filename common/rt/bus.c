@@ -140,6 +140,7 @@ cq_bus_new(cq_loop_t *loop, const struct cq_bus_cfg *cfg)
     bus->tick = cq_timer_new(loop, cq_bus_broker_tick, bus);
     cq_timer_start(bus->tick, 1, CQ_BUS_TICK_MS);
     cq_metric_register(metrics, sizeof metrics / sizeof metrics[0]);
+    cq_bus_in_register_metrics();
     return bus;
 }
 
@@ -164,6 +165,12 @@ cq_bus_destroy(cq_bus_t **bus_p)
     cq_bus_stats.peers -= zhashx_size(bus->peers);
     cq_bus_peers_stop(bus);
     free(bus);
+}
+
+uint64_t
+cq_bus_read_mono_us(const cq_bus_t *bus)
+{
+    return bus->read_mono_us;
 }
 
 bool

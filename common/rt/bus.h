@@ -67,6 +67,8 @@ cq_bus_t *cq_bus_new(cq_loop_t *loop, const struct cq_bus_cfg *cfg);
 /* Not from within a handler. Sends what is queued and LEAVE, closes. Requests in flight are dropped
  * without a call of their functions. */
 void cq_bus_destroy(cq_bus_t **bus);
+/* When the envelope that is being handled, or was last, was read. */
+uint64_t cq_bus_read_mono_us(const cq_bus_t *bus);
 bool cq_bus_is_registered(const cq_bus_t *bus);
 uint64_t cq_bus_incarnation(const cq_bus_t *bus);
 /* Is a member of this role, or this actor, alive? */

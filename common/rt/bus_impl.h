@@ -104,6 +104,7 @@ struct cq_bus {
     bool is_registered, is_paused, is_lost;
     uint64_t broker_incarnation;
     uint64_t lease_ms;
+    uint64_t read_mono_us; /* when the envelope being handled was read */
     uint64_t heard_mono_ms, pinged_mono_ms, asked_mono_ms, ticked_mono_ms;
     unsigned asked_count; /* REGISTERs since the broker last spoke */
     uint64_t logged_mono_ms[4];
@@ -128,6 +129,7 @@ void cq_bus_broker_tick(void *ctx); /* timer; ctx is the bus */
 
 /* ---- bus_in.c ---- */
 bool cq_bus_in_read(void *ctx); /* watch; ctx is the bus */
+void cq_bus_in_register_metrics(void);
 void cq_bus_note_garbage(cq_bus_t *bus, const char *src, const char *what);
 /* Opens the next item of a body: rid and a reader at the fields. 0 or -CQ_E_BAD_FRAME (the rest is
  * unusable). */

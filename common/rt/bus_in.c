@@ -134,6 +134,50 @@ dispatch_peer(cq_bus_t *bus, const char *src, uint8_t op, cq_reader_t *body, siz
     }
 }
 
+/* ---- how long envelopes are under way ---- */
+
+enum transit {
+    TRANSIT_OTHER,
+    TRANSIT_CALL,
+    TRANSIT_REPLY,
+    TRANSIT_ROUTE,
+    TRANSIT_DELIVER,
+    TRANSIT_COUNT
+};
+
+static const uint8_t transit_of[256] = {
+    [CQ_BUS_CALL] = TRANSIT_CALL,
+    [CQ_BUS_REPLY] = TRANSIT_REPLY,
+    [CQ_BUS_ROUTE] = TRANSIT_ROUTE,
+    [CQ_BUS_DELIVER] = TRANSIT_DELIVER,
+};
+
+static struct cq_histogram transits[TRANSIT_COUNT];
+
+#define TRANSIT_DOC \
+    "from an actor's sending an envelope to our reading it, by operation (on one machine)"
+static const struct cq_histogram_row transit_rows[] = {
+    {"chasqui_bus_transit_seconds{op=\"CALL\"}", TRANSIT_DOC, &transits[TRANSIT_CALL]},
+    {"chasqui_bus_transit_seconds{op=\"REPLY\"}", TRANSIT_DOC, &transits[TRANSIT_REPLY]},
+    {"chasqui_bus_transit_seconds{op=\"ROUTE\"}", TRANSIT_DOC, &transits[TRANSIT_ROUTE]},
+    {"chasqui_bus_transit_seconds{op=\"DELIVER\"}", TRANSIT_DOC, &transits[TRANSIT_DELIVER]},
+    {"chasqui_bus_transit_seconds{op=\"other\"}", TRANSIT_DOC, &transits[TRANSIT_OTHER]},
+};
+
+void
+cq_bus_in_register_metrics(void)
+{
+    cq_metric_register_histograms(transit_rows, sizeof transit_rows / sizeof transit_rows[0]);
+}
+
+static void
+note_transit(const struct cq_envelope *e, uint64_t now_mono_us)
+{
+    if (e->sent_mono_us) {
+        cq_histogram_add_span(&transits[transit_of[e->op]], e->sent_mono_us, now_mono_us);
+    }
+}
+
 enum {
     FRAMES = 3
 };
@@ -160,7 +204,9 @@ take_envelope(cq_bus_t *bus, zmq_msg_t frames[FRAMES])
         return;
     }
     cq_bus_stats.items_in += (uint64_t)items;
-    bus->heard_mono_ms = cq_now_mono_ms();
+    bus->read_mono_us = cq_now_mono_us();
+    bus->heard_mono_ms = bus->read_mono_us / 1000;
+    note_transit(&e, bus->read_mono_us);
     bus->asked_count = 0;
     if (strcmp(src, CQ_BUS_BROKER) == 0) {
         cq_bus_broker_said(bus, &e, &body, (size_t)items);

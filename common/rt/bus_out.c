@@ -139,7 +139,7 @@ send_copy(void *sock, const void *data, size_t n)
 static bool
 send_envelope(cq_bus_t *bus, const char *dst, uint8_t op, cq_buf_t *body)
 {
-    struct cq_envelope e = {.op = op, .corr = ++bus->out.corr};
+    struct cq_envelope e = {.op = op, .corr = ++bus->out.corr, .sent_mono_us = cq_now_mono_us()};
     cq_buf_t *header = &bus->out.header;
     cq_buf_clear(header);
     cq_envelope_write(header, &e);

@@ -216,12 +216,15 @@ enum {
 void
 cq_envelope_write(cq_buf_t *b, const struct cq_envelope *e)
 {
-    cq_pack_array(b, ENVELOPE_FIELDS);
+    cq_pack_array(b, e->sent_mono_us ? ENVELOPE_FIELDS + 1 : ENVELOPE_FIELDS);
     cq_pack_uint(b, CQ_ENVELOPE_VERSION);
     cq_pack_uint(b, e->op);
     cq_pack_uint(b, e->corr);
     cq_pack_uint(b, e->deadline_ms);
     cq_pack_uint(b, e->flags);
+    if (e->sent_mono_us) {
+        cq_pack_uint(b, e->sent_mono_us);
+    }
 }
 
 int
@@ -232,12 +235,13 @@ cq_envelope_read(const void *data, size_t n, struct cq_envelope *e)
         return -CQ_E_TOO_BIG;
     }
     cq_reader_t r = cq_reader(data, n);
-    (void)cq_read_array(&r, ENVELOPE_FIELDS, 15);
+    size_t count = cq_read_array(&r, ENVELOPE_FIELDS, 15);
     uint64_t version = cq_read_uint(&r, CQ_ENVELOPE_VERSION);
     e->op = (uint8_t)cq_read_uint(&r, UINT8_MAX);
     e->corr = cq_read_uint(&r, UINT64_MAX);
     e->deadline_ms = cq_read_uint(&r, UINT64_MAX);
     e->flags = cq_read_uint(&r, UINT64_MAX);
+    e->sent_mono_us = count > ENVELOPE_FIELDS ? cq_read_uint(&r, UINT64_MAX) : 0;
     return r.err || version != CQ_ENVELOPE_VERSION ? -CQ_E_BAD_FRAME : 0;
 }
 

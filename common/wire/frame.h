@@ -134,6 +134,9 @@ struct cq_envelope {
     uint64_t corr;        /* of this envelope, chosen by its sender; a bounce names it */
     uint64_t deadline_ms; /* how long the sender waits, 0: for ever; informs the receiver */
     uint64_t flags;       /* 0 */
+    /* When it was sent, by the sender's monotonic clock; 0: not said. Only means something on the
+     * sender's own machine. */
+    uint64_t sent_mono_us;
 };
 
 enum {

@@ -229,7 +229,7 @@ print_bus(void)
         }
         printf(" |\n");
     }
-    struct cq_envelope e = {CQ_BUS_CALL, 5, 10000, 0};
+    struct cq_envelope e = {CQ_BUS_CALL, 5, 10000, 0, 0};
     cq_buf_t b = {0};
     cq_envelope_write(&b, &e);
     print_hex("A header, byte by byte: version 1, op CALL, corr 5, deadline 10,000 ms, flags 0:",

@@ -108,6 +108,40 @@ def test_a_message_shows(system, pair):
         assert value(after, name, **labels) > value(before, name, **labels), name
 
 
+STAGES = [("chasqui_edge_request_seconds", {"actor": "edge.1", "op": "SEND"}),
+          ("chasqui_bus_transit_seconds", {"actor": "store.1", "op": "CALL"}), ("chasqui_store_queue_seconds", {}),
+          ("chasqui_store_commit_seconds", {}), ("chasqui_store_answer_seconds", {}),
+          ("chasqui_bus_transit_seconds", {"actor": "edge.1", "op": "REPLY"}),
+          ("chasqui_bus_transit_seconds", {"actor": "presence.1", "op": "ROUTE"}),
+          ("chasqui_bus_transit_seconds", {"actor": "edge.2", "op": "DELIVER"}),
+          ("chasqui_edge_push_seconds", {"actor": "edge.2"}), ("chasqui_edge_message_age_seconds", {"actor": "edge.2"})]
+
+
+def test_stages_of_a_message(system, pair):
+    """Each stage counts it, no part takes longer than the whole, and histograms are what they should be."""
+    x, y = pair
+    before, _ = scrape(system)
+    started = time.monotonic()
+    for i in range(5):
+        x.send(y, f"timed {i}")
+        y.receive(x)
+    whole = time.monotonic() - started
+    after, _ = scrape(system)
+    for name, labels in STAGES:
+        count = value(after, name + "_count", **labels) - value(before, name + "_count", **labels)
+        spent = value(after, name + "_sum", **labels) - value(before, name + "_sum", **labels)
+        assert count >= 5, name
+        assert 0 <= spent < 5 * whole, (name, spent, whole)
+    for f in after.values():
+        series = {}
+        for s in f.samples if f.type == "histogram" else []:
+            key = tuple(sorted((k, v) for k, v in s.labels.items() if k != "le"))
+            series.setdefault(key, {})[s.labels.get("le", s.name)] = s.value
+        for s in series.values():
+            counts = [s[le] for le in sorted((k for k in s if not k.startswith("chasqui")), key=float)]
+            assert counts == sorted(counts) and counts[-1] == s["+Inf"] == s[f.name + "_count"], f.name
+
+
 def test_a_part_that_hangs(system):
     system.store.freeze()
     try:

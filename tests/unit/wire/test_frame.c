@@ -95,15 +95,18 @@ static void
 envelopes(void **state)
 {
     cq_buf_t b = {0};
-    struct cq_envelope in = {
-        .op = 0xff, .corr = UINT64_MAX, .deadline_ms = UINT64_MAX, .flags = UINT64_MAX};
+    struct cq_envelope in = {.op = 0xff,
+                             .corr = UINT64_MAX,
+                             .deadline_ms = UINT64_MAX,
+                             .flags = UINT64_MAX,
+                             .sent_mono_us = UINT64_MAX};
     struct cq_envelope out;
     (void)state;
     cq_envelope_write(&b, &in);
     assert_true(b.size <= CQ_ENVELOPE_HEADER_MAX);
     assert_int_equal(cq_envelope_read(b.data, b.size, &out), 0);
     assert_true(out.op == in.op && out.corr == in.corr && out.deadline_ms == in.deadline_ms &&
-                out.flags == in.flags);
+                out.flags == in.flags && out.sent_mono_us == in.sent_mono_us);
     for (size_t n = 0; n < b.size; n++) {
         assert_int_equal(cq_envelope_read(b.data, n, &out), -CQ_E_BAD_FRAME);
     }
@@ -112,6 +115,12 @@ envelopes(void **state)
     assert_int_equal(cq_envelope_read(big, sizeof big, &out), -CQ_E_TOO_BIG);
     assert_int_equal(cq_envelope_read(FRAME("\x95\x02\x01\x01\x00\x00"), &out), -CQ_E_BAD_FRAME);
     assert_int_equal(cq_envelope_read(FRAME("\x94\x01\x01\x01\x00"), &out), -CQ_E_BAD_FRAME);
+    assert_int_equal(cq_envelope_read(FRAME("\x95\x01\x01\x01\x00\x00"), &out), 0);
+    assert_int_equal(out.sent_mono_us, 0); /* not said */
+    assert_int_equal(cq_envelope_read(FRAME("\x96\x01\x01\x01\x00\x00\x07"), &out), 0);
+    assert_int_equal(out.sent_mono_us, 7);
+    assert_int_equal(cq_envelope_read(FRAME("\x96\x01\x01\x01\x00\x00\xc0"), &out),
+                     -CQ_E_BAD_FRAME);
     cq_reader_t r;
     assert_int_equal(cq_envelope_open(FRAME("\x90"), &r), 0);
     assert_int_equal(cq_envelope_open(FRAME("\x92\x01\x02"), &r), 2);
