@@ -100,7 +100,9 @@ visit(edge_t *e, edge_session_t *s, uint64_t now)
         end_stuck(e, s);
         return;
     }
-    if (!s->is_paused && now - s->heard_mono_ms >= e->cfg->heartbeat_limit_ms) {
+    /* Only who gets pings is judged by what it answers: not a guest who waits for his password. */
+    bool is_pinged = s->state == EDGE_STATE_READY && !s->is_paused;
+    if (is_pinged && now - s->heard_mono_ms >= e->cfg->heartbeat_limit_ms) {
         end_silent(e, s, now);
         return;
     }

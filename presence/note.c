@@ -46,7 +46,8 @@ presence_note_renew(presence_core_t *core, const struct cq_id *user_id)
 void
 presence_note_pack(cq_buf_t *b, const struct cq_id *user, bool online, uint64_t time_unix_ms)
 {
-    const struct cq_presence_state state = {*user, online, time_unix_ms};
+    const struct cq_presence_state state = {*user, online,
+                                            presence_not_after(time_unix_ms, cq_now_unix_ms())};
     cq_schema_write_array(&cq_presence_state_schema, b, &state);
 }
 

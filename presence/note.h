@@ -20,7 +20,7 @@ bool presence_note_is_waiting(const presence_core_t *core);
 /* delta's on_change: those who see the user will be told. Returns their number. */
 size_t
 presence_note_change(void *ctx, const struct cq_id *user, bool online, uint64_t time_unix_ms);
-/* Packs one state. */
+/* Packs one state; the time is not in the future. */
 void presence_note_pack(cq_buf_t *b, const struct cq_id *user, bool online, uint64_t time_unix_ms);
 enum presence_note_to {
     PRESENCE_NOTE_TO_ALL,

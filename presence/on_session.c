@@ -14,15 +14,23 @@ enum {
 static uint64_t
 not_after_now(uint64_t unix_ms)
 {
-    uint64_t now_unix_ms = cq_now_unix_ms();
-    return unix_ms < now_unix_ms ? unix_ms : now_unix_ms;
+    return presence_not_after(unix_ms, cq_now_unix_ms());
+}
+
+/* What is known of the user may be from the future that a wrong clock saw. */
+static void
+hear(struct presence_user *user, uint64_t seen_unix_ms)
+{
+    uint64_t known_unix_ms = not_after_now(user->seen_unix_ms);
+    user->seen_unix_ms = seen_unix_ms > known_unix_ms ? seen_unix_ms : known_unix_ms;
 }
 
 static void
 on_gone(void *ctx, const struct presence_gone *gone)
 {
     presence_core_t *core = ctx;
-    presence_delta_down(core->delta, &gone->user, gone->seen_unix_ms, cq_now_mono_ms());
+    presence_delta_down(core->delta, &gone->user, not_after_now(gone->seen_unix_ms),
+                        cq_now_mono_ms());
     presence_presence_wake(core);
 }
 
@@ -109,10 +117,7 @@ presence_on_session_down(void *ctx,
     }
     presence_stats.session_downs_total++;
     struct presence_user *user = s->user;
-    uint64_t seen_unix_ms = not_after_now(in.seen_unix_ms);
-    if (seen_unix_ms > user->seen_unix_ms) {
-        user->seen_unix_ms = seen_unix_ms;
-    }
+    hear(user, not_after_now(in.seen_unix_ms));
     struct presence_gone gone;
     if (presence_session_map_remove(core->sessions, s, &gone)) {
         on_gone(core, &gone);
@@ -168,9 +173,7 @@ presence_on_seen(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields,
         struct presence_session *s =
             presence_session_map_find(core->sessions, (uint16_t)edge, number);
         if (s) {
-            if (seen_unix_ms > s->user->seen_unix_ms) {
-                s->user->seen_unix_ms = seen_unix_ms;
-            }
+            hear(s->user, seen_unix_ms);
             presence_redis_sync_seen(core->redis, s->user);
         }
     }

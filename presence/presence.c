@@ -127,7 +127,7 @@ static void
 on_left(void *ctx, const struct cq_id *user, uint64_t seen_unix_ms)
 {
     presence_core_t *core = ctx;
-    presence_redis_sync_left(core->redis, user, seen_unix_ms,
+    presence_redis_sync_left(core->redis, user, presence_not_after(seen_unix_ms, cq_now_unix_ms()),
                              presence_watch_own_seen(core->watch, user));
     presence_lookup_return(core, user);
 }

@@ -267,6 +267,7 @@ write_online(presence_redis_sync_t *s, struct presence_user *user)
     struct presence_redis_session sessions[PRESENCE_REDIS_LISTED_MAX];
     size_t count = 0;
     bool has_times = s->cfg.may_show(s->cfg.ctx, &user->id);
+    uint64_t now_unix_ms = cq_now_unix_ms();
     for (struct presence_link *l = user->sessions.next;
          l != &user->sessions && count < PRESENCE_REDIS_LISTED_MAX; l = l->next) {
         const struct presence_session *session =
@@ -278,13 +279,14 @@ write_online(presence_redis_sync_t *s, struct presence_user *user)
         memcpy(out->edge, s->cfg.lease->edges[session->edge].name, sizeof out->edge);
         out->session = session->number;
         out->device = session->device;
-        out->since_unix_ms = has_times ? session->since_unix_ms : 0;
+        out->since_unix_ms =
+            has_times ? presence_not_after(session->since_unix_ms, now_unix_ms) : 0;
     }
     char key[PRESENCE_REDIS_KEY_SIZE];
     char value[PRESENCE_REDIS_VALUE_SIZE];
     size_t key_n = presence_redis_value_key(key, PRESENCE_REDIS_ONLINE, &user->id);
-    size_t value_n =
-        presence_redis_value_write(value, has_times ? user->seen_unix_ms : 0, sessions, count);
+    uint64_t seen_unix_ms = has_times ? presence_not_after(user->seen_unix_ms, now_unix_ms) : 0;
+    size_t value_n = presence_redis_value_write(value, seen_unix_ms, sessions, count);
     const struct cq_view set[] = {word("SET"), presence_redis_word(key, key_n),
                                   presence_redis_word(value, value_n), word("EX"), word(s->ttl)};
     const struct presence_redis_command command = {set, 5, on_written, s};
@@ -470,6 +472,7 @@ on_values(void *ctx, const presence_redis_reply_t *reply)
             presence_redis_value_read(text, &heartbeat_unix_ms, NULL, 0) < 0) {
             continue;
         }
+        heartbeat_unix_ms = presence_not_after(heartbeat_unix_ms, cq_now_unix_ms());
         presence_redis_sync_left(s, &s->page[i], heartbeat_unix_ms,
                                  heartbeat_unix_ms ? PRESENCE_WATCH_SHOWS : PRESENCE_WATCH_UNKNOWN);
         s->cfg.on_absent(s->cfg.ctx, &s->page[i], heartbeat_unix_ms);

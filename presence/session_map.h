@@ -53,6 +53,14 @@ struct presence_session {
     uint8_t note; /* enum presence_note_due */
 };
 
+/* A time of the wall clock, but not in the future: clocks of edges, and our own, may have been
+ * wrong when it was taken. */
+static inline uint64_t
+presence_not_after(uint64_t unix_ms, uint64_t now_unix_ms)
+{
+    return unix_ms < now_unix_ms ? unix_ms : now_unix_ms;
+}
+
 /* A user whose last session has ended. */
 struct presence_gone {
     struct cq_id user;

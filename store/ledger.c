@@ -60,6 +60,15 @@ take_pos(void *ctx, struct cq_view key, struct cq_view value)
     return false;
 }
 
+/* The clock may have been put back in between: no effect is told to be before its cause. */
+static void
+put_behind(const struct cq_life *life, uint64_t *time_unix_ms)
+{
+    if (*time_unix_ms && *time_unix_ms < life->time_unix_ms) {
+        *time_unix_ms = life->time_unix_ms;
+    }
+}
+
 /* When the record of a receipt was written. */
 static int
 receipt_time(store_snapshot_t *s, uint64_t pos, uint64_t *time_unix_ms)
@@ -97,7 +106,9 @@ reached(struct reading *in,
     int rc = store_snapshot_scan(in->snapshot, STORE_TABLE_RECEIPT, store_key_view(&prefix),
                                  store_key_view(&from), take_pos, &pos);
     pos = pos ? pos : pos_in_memory;
-    return rc || pos == 0 ? rc : receipt_time(in->snapshot, pos, time_unix_ms);
+    rc = rc || pos == 0 ? rc : receipt_time(in->snapshot, pos, time_unix_ms);
+    put_behind(life, time_unix_ms);
+    return rc;
 }
 
 static int
@@ -164,6 +175,7 @@ read_durable(struct reading *in)
     int rc = store_snapshot_log(in->snapshot, job->life.pos + 1, on_log_record, &scan);
     bool in_memory = scan.time_unix_ms == 0 && job->life.pos <= job->commit_pos;
     job->life.durable_unix_ms = in_memory ? job->commit_unix_ms : scan.time_unix_ms;
+    put_behind(&job->life, &job->life.durable_unix_ms);
     return rc ? rc : scan.rc;
 }
 
