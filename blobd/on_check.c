@@ -141,9 +141,8 @@ blobd_on_check(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, s
 struct list_job {
     struct blobd_job job; /* first */
     struct cq_bus_from from;
-    unsigned folder;
     struct cq_id after;
-    struct cq_id *ids; /* all behind it */
+    struct cq_id *ids; /* behind it, of whole folders */
     size_t count, room;
 };
 
@@ -168,11 +167,15 @@ compare(const void *a, const void *b)
     return cq_id_cmp(a, b);
 }
 
+/* Folders are named by the first digits of the ids in them. */
 static void
 run_list(struct blobd_job *job)
 {
     struct list_job *j = (struct list_job *)job;
-    job->rc = blobd_volume_each_blob(job->blobd->volume, j->folder, add, j);
+    unsigned folder = (unsigned)j->after.b[0] << 4 | j->after.b[1] >> 4;
+    while (!job->rc && folder < BLOBD_FOLDERS && j->count < CQ_BLOB_LIST_MAX) {
+        job->rc = blobd_volume_each_blob(job->blobd->volume, folder++, add, j);
+    }
     if (j->count) {
         qsort(j->ids, j->count, sizeof *j->ids, compare);
     }
@@ -209,9 +212,7 @@ blobd_on_list(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, si
         return;
     }
     struct list_job *j = cq_alloc(sizeof *j);
-    *j = (struct list_job){.job = {.blobd = b, .run = run_list, .done = done_list},
-                           .from = *from,
-                           .folder = (unsigned)m.folder,
-                           .after = m.after};
+    *j = (struct list_job){
+        .job = {.blobd = b, .run = run_list, .done = done_list}, .from = *from, .after = m.after};
     blobd_job_start(&j->job);
 }

@@ -183,11 +183,12 @@ ask_blobd(struct store_blob_link_question *q)
         return request(q, CQ_BUS_BLOB_CHECK, &cq_blob_check_schema, &m);
     }
     case STORE_BLOB_LINK_LIST: {
-        const struct cq_blob_list m = {q->q.folder, e->id};
+        const struct cq_blob_list m = {e->id};
         return request(q, CQ_BUS_BLOB_LIST, &cq_blob_list_schema, &m);
     }
     case STORE_BLOB_LINK_HOLD:
     case STORE_BLOB_LINK_FREE:
+    case STORE_BLOB_LINK_HAS:
         break;
     }
     return -CQ_E_INTERNAL;
@@ -201,6 +202,11 @@ on_question(struct store_job_ask *ask, void *ctx)
     bool is_hold = q->q.kind == STORE_BLOB_LINK_HOLD;
     if (is_hold || q->q.kind == STORE_BLOB_LINK_FREE) {
         q->a.value = store_blob_hold(q->core, is_hold);
+        answer(q, 0);
+        return;
+    }
+    if (q->q.kind == STORE_BLOB_LINK_HAS) {
+        q->a.value = cq_bus_has(q->core->bus, "blobd");
         answer(q, 0);
         return;
     }

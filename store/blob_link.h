@@ -17,7 +17,8 @@ enum store_blob_link_kind {
     STORE_BLOB_LINK_BEGIN, /* BLOB_SAVE_BEGIN: path, bytes */
     STORE_BLOB_LINK_SAVE,  /* path, entry. value: bytes copied */
     STORE_BLOB_LINK_CHECK, /* entry, bytes of data from offset. value: the offset behind them */
-    STORE_BLOB_LINK_LIST,  /* folder, entry.id: behind this one. ids */
+    STORE_BLOB_LINK_LIST,  /* entry.id: behind this one. ids */
+    STORE_BLOB_LINK_HAS,   /* value: is there a blobd? */
 };
 
 struct store_blob_question {
@@ -25,7 +26,6 @@ struct store_blob_question {
     struct store_blob_entry entry;
     const char *path; /* borrowed for the call */
     uint64_t bytes, offset;
-    unsigned folder;
 };
 
 struct store_blob_answer {

@@ -303,7 +303,7 @@ store_fsck_run(const struct store_fsck_cfg *cfg_given, struct store_fsck_report 
         cfg.state_bytes_max > STATE_MIN_BYTES ? cfg.state_bytes_max : STATE_MIN_BYTES;
     cfg.findings_max = cfg.findings_max ? cfg.findings_max : STORE_FSCK_FINDINGS_PRESET;
     cfg.snapshot_ms_max = cfg.snapshot_ms_max ? cfg.snapshot_ms_max : STORE_FSCK_SNAPSHOT_PRESET_MS;
-    *report = (struct store_fsck_report){0};
+    *report = (struct store_fsck_report){.findings_max = cfg.findings_max};
     struct store_fsck f = {
         .cfg = &cfg, .report = report, .fence = store_engine_fence(cfg.engine), .countdown = 1};
     uint64_t start = cq_now_mono_ms();

@@ -50,7 +50,11 @@
     X(FRIEND_SIDES, "friend-sides", "the two rows of a friendship do not agree")                   \
     X(KEY, "key", "a chat key does not unwrap with the master key")                                \
     X(REFERENCE, "reference", "a row names another one that says something else")                  \
-    X(META, "meta", "a value of the store itself is impossible")
+    X(META, "meta", "a value of the store itself is impossible")                                   \
+    X(BLOB_MISSING, "blob-missing", "the file of a blob is missing")                               \
+    X(BLOB_DAMAGED, "blob-damaged", "the file of a blob has another size or other bytes")          \
+    X(BLOB_ORPHAN, "blob-orphan", "a file that no row knows: blobd removes it in a while")         \
+    X(BLOB_UNCHECKED, "blob-unchecked", "the files of blobs could not be looked at")
 
 enum store_fsck_kind {
 #define X(name, word, text) STORE_FSCK_##name,
@@ -98,7 +102,7 @@ struct store_fsck_report {
     uint64_t found; /* all findings */
     uint64_t counts[STORE_FSCK_KIND_COUNT];
     struct store_fsck_finding *findings; /* the first findings_max */
-    size_t finding_count, finding_room;
+    size_t finding_count, finding_room, findings_max;
     uint64_t records, messages, chats, users, rows; /* looked at */
     uint64_t last_pos;                              /* the log was read up to */
     unsigned passes;
@@ -110,6 +114,12 @@ struct store_fsck_report {
  * (free it with store_fsck_report_free). Blocks for long: never call it on the loop's thread. */
 int store_fsck_run(const struct store_fsck_cfg *cfg,
                    struct store_fsck_report *report) CQ_MUST_CHECK;
+/* Adds a finding: counted, and kept if there is room. */
+void store_fsck_report_find(struct store_fsck_report *report,
+                            enum store_fsck_kind kind,
+                            const char *where,
+                            const char *is,
+                            const char *should);
 void store_fsck_report_free(struct store_fsck_report *report);
 /* The word of a kind, and what it means. */
 const char *store_fsck_kind_word(enum store_fsck_kind kind);

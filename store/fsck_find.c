@@ -113,12 +113,11 @@ name_row(char *out, size_t size, enum store_table t, struct cq_view key)
 
 /* The next finding's place, or NULL if the report is full. Counts it in any case. */
 static struct store_fsck_finding *
-add(struct store_fsck *f, enum store_fsck_kind kind, const char *is, const char *should)
+add_to(struct store_fsck_report *r, enum store_fsck_kind kind, const char *is, const char *should)
 {
-    struct store_fsck_report *r = f->report;
     r->found++;
     r->counts[kind]++;
-    if (r->finding_count == f->cfg->findings_max) {
+    if (r->finding_count == r->findings_max) {
         return NULL;
     }
     if (r->finding_count == r->finding_room) {
@@ -131,6 +130,25 @@ add(struct store_fsck *f, enum store_fsck_kind kind, const char *is, const char 
     (void)snprintf(new->is, sizeof new->is, "%s", is);
     (void)snprintf(new->should, sizeof new->should, "%s", should);
     return new;
+}
+
+static struct store_fsck_finding *
+add(struct store_fsck *f, enum store_fsck_kind kind, const char *is, const char *should)
+{
+    return add_to(f->report, kind, is, should);
+}
+
+void
+store_fsck_report_find(struct store_fsck_report *report,
+                       enum store_fsck_kind kind,
+                       const char *where,
+                       const char *is,
+                       const char *should)
+{
+    struct store_fsck_finding *new = add_to(report, kind, is, should);
+    if (new) {
+        (void)snprintf(new->where, sizeof new->where, "%s", where);
+    }
 }
 
 void

@@ -6,6 +6,7 @@
 #include "common/rt/log.h"
 
 #include "store/core.h"
+#include "store/fsck_files.h"
 
 static bool
 is_cancelled(void *ctx)
@@ -38,19 +39,22 @@ store_fsck_job_findings(store_job_t *job, const struct store_fsck_report *r)
 }
 
 static void
-say_result(store_job_t *job, const struct store_fsck_report *r)
+say_result(store_job_t *job,
+           const struct store_fsck_report *r,
+           const struct store_fsck_files *files)
 {
     store_fsck_job_findings(job, r);
     store_job_progress(job, r->records, r->records);
     store_job_say(job,
                   "%" PRIu64 " records, %" PRIu64 " messages, %" PRIu64 " chats, %" PRIu64
-                  " users, %" PRIu64 " rows in %u passes, %" PRIu64 " ms: %" PRIu64 " findings",
-                  r->records, r->messages, r->chats, r->users, r->rows, r->passes, r->took_ms,
-                  r->found);
+                  " users, %" PRIu64 " rows in %u passes, %" PRIu64 " blobs (%" PRIu64
+                  " MiB read), %" PRIu64 " ms: %" PRIu64 " findings",
+                  r->records, r->messages, r->chats, r->users, r->rows, r->passes, files->count,
+                  files->bytes >> 20, r->took_ms, r->found);
 }
 
-int
-store_fsck_job_run(store_job_t *job)
+static int
+run(store_job_t *job, bool with_data)
 {
     const struct store_core *core = store_job_ctx(job);
     struct store_fsck_report report;
@@ -61,11 +65,14 @@ store_fsck_job_run(store_job_t *job)
                                        .on_progress = on_progress,
                                        .ctx = job};
     store_job_say(job, "accounts and friends");
+    struct store_fsck_files files = {
+        .engine = core->engine, .job = job, .with_data = with_data, .report = &report};
     int rc = store_fsck_run(&cfg, &report);
+    rc = rc ? rc : store_fsck_files_check(&files);
     CQ_LOG(INFO, "STORE-FSCK", "err=%s records=%" PRIu64 " found=%" PRIu64 " ms=%" PRIu64,
            cq_err_name(rc), report.records, report.found, report.took_ms);
     if (rc == 0) {
-        say_result(job, &report);
+        say_result(job, &report, &files);
     } else {
         store_job_say(job, rc == -CQ_E_UNAVAILABLE
                                ? "the database was opened again meanwhile: start it again"
@@ -73,4 +80,16 @@ store_fsck_job_run(store_job_t *job)
     }
     store_fsck_report_free(&report);
     return rc;
+}
+
+int
+store_fsck_job_run(store_job_t *job)
+{
+    return run(job, false);
+}
+
+int
+store_fsck_job_blobs_run(store_job_t *job)
+{
+    return run(job, true);
 }

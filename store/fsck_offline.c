@@ -5,7 +5,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "store/fsck.h"
+#include "store/backup.h"
+#include "store/blob_tree.h"
+#include "store/fsck_files.h"
 #include "store/key.h"
 
 enum {
@@ -20,13 +22,12 @@ refuse(const char *why)
     return EXIT_CANNOT;
 }
 
-/* Opening makes a database where there is none: that would be a clean one. */
 static bool
-has_database(const char *dir)
+has_file(const char *dir, const char *name)
 {
     char path[PATH_SIZE];
     struct stat st;
-    int n = snprintf(path, sizeof path, "%s/data.mdb", dir);
+    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
     return n > 0 && (size_t)n < sizeof path && stat(path, &st) == 0;
 }
 
@@ -70,8 +71,29 @@ on_progress(void *ctx, const struct store_fsck_progress *p)
                   (unsigned long long)p->rows, (unsigned long long)p->found);
 }
 
+/* The folder of blobs to look at, NULL: none. A backup has its own. */
+static const char *
+blobs_of(const struct store_core_cfg *cfg)
+{
+    if (cfg->blobs && cfg->blobs[0]) {
+        return cfg->blobs;
+    }
+    return has_file(cfg->data, STORE_BLOB_TREE_LIST) ? cfg->data : NULL;
+}
+
 static int
-check(store_engine_t *engine, const store_vault_t *vault)
+check_files(store_engine_t *engine, const char *root, struct store_fsck_report *report)
+{
+    struct store_fsck_files files = {
+        .engine = engine, .root = root, .with_data = true, .report = report};
+    int rc = store_fsck_files_check(&files);
+    (void)printf("%llu files of blobs, %llu bytes read\n", (unsigned long long)files.count,
+                 (unsigned long long)files.bytes);
+    return rc;
+}
+
+static int
+check(store_engine_t *engine, const store_vault_t *vault, const char *blobs)
 {
     struct store_fsck_report report;
     bool is_terminal = isatty(STDERR_FILENO) == 1;
@@ -80,6 +102,9 @@ check(store_engine_t *engine, const store_vault_t *vault)
     int rc = store_fsck_run(&cfg, &report);
     if (is_terminal) {
         (void)fputs("\r\033[K", stderr);
+    }
+    if (!rc && blobs) {
+        rc = check_files(engine, blobs, &report);
     }
     store_fsck_print(stdout, &report);
     int exit_code = store_fsck_exit_code(rc, &report);
@@ -99,10 +124,13 @@ store_fsck_offline_run(const struct store_core_cfg *cfg)
     store_engine_t *engine = NULL;
     store_vault_t *vault = NULL;
     int exit_code = EXIT_CANNOT;
-    if (!has_database(cfg->data)) {
+    if (!has_file(cfg->data, STORE_BACKUP_FILE)) {
         return refuse("there is no database in this folder");
     }
-    int rc = store_engine_open(&engine_cfg, &engine);
+    /* A backup must stay as it is: opening it as a database would write into it. */
+    bool is_backup = has_file(cfg->data, STORE_BACKUP_MANIFEST);
+    int rc = is_backup ? store_engine_open_copy(cfg->data, &engine)
+                       : store_engine_open(&engine_cfg, &engine);
     if (rc) {
         return refuse(rc == -CQ_E_LOCKED
                           ? "a store has this database open: use chasquictl fsck, or stop it"
@@ -115,7 +143,7 @@ store_fsck_offline_run(const struct store_core_cfg *cfg)
     } else if (open_vault(engine, loop, cfg, &vault)) {
         exit_code = refuse("the master key does not open this database: see above");
     } else {
-        exit_code = check(engine, vault);
+        exit_code = check(engine, vault, blobs_of(cfg));
     }
     store_vault_close(&vault);
     store_engine_close(&engine);

@@ -81,5 +81,6 @@ const struct store_job_kind store_job_kinds[] = {
     {"backup", "bytes", true, store_backup_run},
     {"backup-database", "bytes", true, store_backup_database_run},
     {"fsck", "records", false, store_fsck_job_run},
+    {"fsck-blobs", "records", false, store_fsck_job_blobs_run},
 };
 const size_t store_job_kind_count = sizeof store_job_kinds / sizeof store_job_kinds[0];

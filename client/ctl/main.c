@@ -33,9 +33,11 @@ static const struct verb verbs[] = {
      "in it.\n"
      "To restore: deploy/run.sh --restore DIR.",
      ctl_backup},
-    {"fsck", "[--detach]", "check the database while it is in use",
-     "Everything in the tables is compared with what the log says; nothing is changed. Findings go "
-     "to standard output, one a line.\n"
+    {"fsck", "[--blobs] [--detach]", "check database and blobs while they are in use",
+     "Everything in the tables is compared with what the log says, and the sizes and hashes of all "
+     "blobs' files with the tables;\n"
+     "nothing is changed. --blobs reads every byte of every blob, too, as fast as blobd scrubs. "
+     "Findings go to standard output, one a line.\n"
      "Exit code 0: clean; 1: findings, or it failed; 3: no answer. Takes seconds per million "
      "messages; ^C cancels it.",
      ctl_fsck},
