@@ -79,7 +79,7 @@ def run(arguments):
 
 
 def measure(name, runs):
-    wanted = {panel[0] for panel in CURVES[name]["panels"]} | {"disk_fdatasync_4k_p50", "commit_p99.9", "commit_with_slice_p99.9", "memory"}
+    wanted = {panel[0] for panel in CURVES[name]["panels"]} | {"disk_fdatasync_4k_p50", "commit_p99.9", "memory"}
     figures = []
     for _ in range(runs):
         for series, points in CURVES[name]["series"].items():

@@ -1,37 +1,84 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MPL-2.0
-# Everything that docs/benchmarks.md says about the store, measured again: medians into docs/benchmarks/store.jsonl, one JSON object
-# per figure. Takes about 25 minutes and wants a machine that does nothing else. Curves are tests/bench/curves.py's.
-# usage: tests/bench/figures.sh [RUNS]
+# Measures again what docs/benchmarks.md says: what run.sh prints goes to docs/benchmarks/figures/PART.jsonl, run after run;
+# tests/bench/median.py FILE gives medians. Wants a machine that does nothing else. Curves are tests/bench/curves.py's.
 set -euo pipefail
 
 BENCH=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
-RUNS=${1:-3}
-KEPT=$BENCH/../../docs/benchmarks
+KEPT=$BENCH/../../docs/benchmarks/figures
+RUNS=3
+ADD=false
 
-# repeat ARGUMENTS...: medians of RUNS runs.
-repeat() {
-    local i
-    printf 'figures: %s\n' "$*" >&2
-    for ((i = 0; i < RUNS; i++)); do
-        "$BENCH/run.sh" "$@" 2>/dev/null
-    done | "$BENCH/median.py"
+# Each part: one line of run.sh's arguments.
+declare -A PARTS=(
+    [store-uniform]='store --messages 2000000 --warm-up 1000000'
+    [store-zipf]='store --messages 2000000 --warm-up 1000000 --zipf true'
+    [store-uniform-1m]='store --messages 2000000 --warm-up 1000000 --chats 1000000'
+    [store-zipf-1m]='store --messages 2000000 --warm-up 1000000 --chats 1000000 --zipf true'
+    [store-commits]='store --messages 4000000 --warm-up 1000000 --log-only 64'
+    [store-commits-1m]='store --messages 9000000 --warm-up 1000000 --chats 1000000 --log-only 64'
+    [store-bus]='store-bus --messages 1000000'
+    [store-bus-1m]='store-bus --messages 1000000 --users 10000'
+    [store-sync]='sync'
+    [store-history]='history'
+    [store-recovery]='recovery --filled 10000000 --users 10000'
+    [fsck]='fsck'
+    [fsck-10m]='fsck --messages 10000000 --chats 1000000 --seconds 8'
+)
+
+usage() {
+    cat <<END
+usage: tests/bench/figures.sh [--runs N] [--add] PART… | all
+N runs of each part (default: 3); --add keeps those that are there. Parts:
+$(for part in "${!PARTS[@]}"; do printf '  %-20s run.sh %s\n' "$part" "${PARTS[$part]}"; done | sort)
+END
+}
+
+# measure PART: RUNS runs; a part is replaced only when all of them are there.
+measure() {
+    local part=$1 i
+    local -a arguments
+    read -ra arguments <<<"${PARTS[$part]}"
+    if $ADD && [[ -f $KEPT/$part.jsonl ]]; then
+        cp -- "$KEPT/$part.jsonl" "$KEPT/$part.jsonl.new"
+    else
+        : >"$KEPT/$part.jsonl.new"
+    fi
+    for ((i = 1; i <= RUNS; i++)); do
+        printf 'figures: %s, run %d of %d\n' "$part" "$i" "$RUNS" >&2
+        "$BENCH/run.sh" "${arguments[@]}" 2>/dev/null >>"$KEPT/$part.jsonl.new"
+    done
+    mv -- "$KEPT/$part.jsonl.new" "$KEPT/$part.jsonl"
 }
 
 main() {
+    local part wanted=()
+    while (($#)); do
+        case $1 in
+            --runs)
+                RUNS=${2:?a number}
+                shift
+                ;;
+            --add) ADD=true ;;
+            all) wanted=("${!PARTS[@]}") ;;
+            *)
+                [[ -n ${PARTS[$1]:-} ]] || {
+                    usage >&2
+                    exit 2
+                }
+                wanted+=("$1")
+                ;;
+        esac
+        shift
+    done
+    ((${#wanted[@]})) || {
+        usage
+        exit 0
+    }
     mkdir -p -- "$KEPT"
-    {
-        repeat store --messages 2000000 --warm-up 1000000
-        repeat store --messages 2000000 --warm-up 1000000 --zipf true
-        repeat store --messages 2000000 --warm-up 1000000 --chats 1000000
-        repeat store --messages 2000000 --warm-up 1000000 --chats 1000000 --zipf true
-        repeat store-bus --messages 1000000
-        repeat store-bus --messages 1000000 --users 10000
-        repeat sync
-        repeat history
-        repeat recovery --filled 10000000 --users 10000
-    } >"$KEPT/store.jsonl.new"
-    mv -- "$KEPT/store.jsonl.new" "$KEPT/store.jsonl"
+    for part in "${wanted[@]}"; do
+        measure "$part"
+    done
 }
 
-main
+main "$@"

@@ -43,7 +43,7 @@ static const struct cq_config_item items[] = {
     {OPTION("receipts-every", UINT, receipts_every), "10", 0, 1000000, "",
      "so many messages bring one read receipt (0: none)"},
     {OPTION("behind", UINT, behind), "0", 0, 100000000, "",
-     "of these messages, the last are in the log only, as after a crash"},
+     "stop as a crash would, with the rows so many records behind the log (0: complete)"},
     {OPTION("checkpoint-records", UINT, checkpoint_records), "500000", 1, 10000000, "", ""},
 };
 
@@ -175,7 +175,6 @@ static void
 add_messages(void)
 {
     uint64_t chats = bench_people_chat_count(&options.people);
-    bool settled = options.behind == 0;
     for (uint64_t i = 1; i <= options.messages; i++) {
         struct bench_pair pair = bench_people_pair(&options.people, bench_people_random(chats));
         bool turned = bench_people_random(2);
@@ -186,12 +185,8 @@ add_messages(void)
         if (options.receipts_every && i % options.receipts_every == 0) {
             read_all(&pair, turned ? pair.user : pair.peer);
         }
-        if (!settled && options.messages - i < options.behind) {
-            bench_inproc_settle();
-            settled = true;
-        }
         if (core->building->record_count >= BATCH || i == options.messages) {
-            settled &&options.behind ? bench_inproc_commit_log_only() : bench_inproc_commit();
+            bench_inproc_commit();
         }
         if (i % (options.messages / STEPS_PER_WORD + 1) == 0) {
             (void)fprintf(stderr, "fill: %" PRIu64 " messages\n", i);
@@ -215,7 +210,8 @@ main(int argc, char **argv)
     bench_people_check(&options.people);
     make_folder("", database);
     make_folder("store", database);
-    const struct bench_inproc_cfg cfg = {database, CHAT_CACHE, options.checkpoint_records};
+    const struct bench_inproc_cfg cfg = {
+        database, CHAT_CACHE, options.behind ? options.behind : options.checkpoint_records};
     core = bench_inproc_open(&cfg);
     if (core->last_pos) {
         bench_measure_fail("%s is not empty", database);

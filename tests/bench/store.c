@@ -19,12 +19,13 @@ enum {
     BATCH_MAX = 16000,
     SETUP_BATCH = 4096,
     DISK_PROBES = 500,
+    LOG_ONLY_CYCLE = 320,
     PATH_ROOM = 4200,
 };
 
 struct options {
     char *data;
-    uint64_t messages, windows, warm_up, chats, batch, bytes, cache, checkpoint_records;
+    uint64_t messages, windows, warm_up, chats, batch, bytes, cache, checkpoint_records, log_only;
     char *probe; /* the benchmark's name whose condition this is */
     bool zipf;
 };
@@ -43,6 +44,8 @@ static const struct cq_config_item items[] = {
     {OPTION("chat-cache", UINT, cache), "1000000", 1, 100000000, "", "unchanged chats in memory"},
     {OPTION("checkpoint-records", UINT, checkpoint_records), "500000", 1, 10000000, "",
      "a round of write-behind begins so far behind the head"},
+    {OPTION("log-only", UINT, log_only), "0", 0, LOG_ONLY_CYCLE, "",
+     "of 320 commits in a row, so many carry no write-behind, to compare with those that do"},
     {OPTION("zipf", BOOL, zipf), "false", 0, 0, "",
      "a few chats get most messages (Zipf, s = 1); else all get the same"},
     {OPTION("probe", STR, probe), "", 0, 32, "",
@@ -107,6 +110,12 @@ begin_chats(void)
     bench_inproc_settle();
 }
 
+static bool
+is_log_only(uint64_t commit)
+{
+    return commit % LOG_ONLY_CYCLE < options.log_only;
+}
+
 static void
 append(uint64_t messages)
 {
@@ -114,7 +123,7 @@ append(uint64_t messages)
         const struct bench_message m = {chat_number(pick_chat()), user, device, options.bytes};
         bench_inproc_message(&m);
         if (i % options.batch == 0 || i == messages) {
-            bench_inproc_commit();
+            is_log_only(i / options.batch) ? bench_inproc_commit_log_only() : bench_inproc_commit();
         }
     }
     bench_inproc_wait();
@@ -178,7 +187,6 @@ measure(void)
         bench_measure_say_hist("disk_commit", &commits.plain);
         return;
     }
-    double count = (double)(commits.with_slice.count + commits.plain.count);
     bench_measure_say("appended", n / seconds, "1/s");
     bench_measure_say("cpu_per_message", (double)(bench_measure_own_cpu_ns() - cpu) / 1e3 / n,
                       "us");
@@ -187,9 +195,14 @@ measure(void)
     bench_measure_say("accounted_per_message",
                       (double)(bench_measure_own_accounted() - accounted) / n, "bytes");
     bench_measure_say("disk_per_message", (bytes_on_disk() - disk) / n, "bytes");
-    bench_measure_say_hist("commit", &commits.plain);
-    bench_measure_say_hist("commit_with_slice", &commits.with_slice);
-    bench_measure_say("commits_with_slice", (double)commits.with_slice.count / count, "1");
+    bench_measure_say_hist("commit", &commits.with_slice);
+    if (options.log_only) {
+        bench_measure_say_hist("commit_log_only", &commits.plain);
+        bench_measure_say("commit_p99.9_to_log_only",
+                          (double)bench_measure_quantile(&commits.with_slice, 0.999) /
+                              (double)bench_measure_quantile(&commits.plain, 0.999),
+                          "1");
+    }
     bench_measure_say("dirty_chats", (double)store_projection_dirty_count(core->projection), "1");
     bench_measure_say("chats_in_memory", (double)store_projection_count(core->projection), "1");
     bench_measure_say("memory", bench_measure_own_memory() / 1e6, "MB");
