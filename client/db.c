@@ -440,6 +440,26 @@ prepare(cq_db_t *db)
     return rc;
 }
 
+/* Made here so that it never exists with the umask's mode; SQLite gives its WAL the same mode. One
+ * that exists is not opened: closing any descriptor of a file takes away all locks that the process
+ * has on it, those of its other connections as well, and then another process that closes the
+ * database believes itself alone and removes the WAL that they go on writing to. */
+static int
+make_file(const char *path)
+{
+    struct stat st;
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0) {
+        int rc = fchmod(fd, 0600) ? -CQ_E_IO : 0;
+        close(fd);
+        return rc;
+    }
+    if (errno != EEXIST || lstat(path, &st) || !S_ISREG(st.st_mode)) {
+        return -CQ_E_IO;
+    }
+    return (st.st_mode & 077) && chmod(path, 0600) ? -CQ_E_IO : 0;
+}
+
 int
 cq_db_open(const char *home, cq_db_t **out)
 {
@@ -450,15 +470,7 @@ cq_db_open(const char *home, cq_db_t **out)
     }
     char path[PATH_SIZE + 16];
     (void)snprintf(path, sizeof path, "%s/device.db", home);
-    /* Made here so that it never exists with the umask's mode; SQLite gives its WAL the same mode.
-     */
-    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-    if (fd < 0 || fchmod(fd, 0600)) {
-        rc = -CQ_E_IO;
-    }
-    if (fd >= 0) {
-        close(fd);
-    }
+    rc = make_file(path);
     if (rc) {
         return rc;
     }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -325,9 +326,137 @@ test_restored_server(void **state)
     assert_int_equal(put(f, 3, 77, "new"), 0);
 }
 
-int
-main(void)
+/* Another process opens the database, looks for message 1, and closes it, as commands do. */
+static int
+look_from_outside(const char *home)
 {
+    struct cq_id chat;
+    struct cq_stored *row = NULL;
+    cq_db_t *db = NULL;
+    memset(chat.b, 'c', 16);
+    int rc = cq_db_open(home, &db);
+    rc = rc ? rc : cq_db_message_get(db, &chat, 1, &row);
+    cq_db_message_free(row, rc ? 0 : 1);
+    cq_db_close(&db);
+    return rc == 0 ? 10 : rc == -CQ_E_NOT_FOUND ? 11 : 12;
+}
+
+/* Does it find the message? */
+static bool
+another_process_sees_it(const char *home)
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)execl("/proc/self/exe", "test_db", home, (char *)NULL);
+        _exit(127);
+    }
+    assert_true(pid > 0 && waitpid(pid, &status, 0) == pid);
+    assert_true(WIFEXITED(status));
+    assert_true(WEXITSTATUS(status) == 10 || WEXITSTATUS(status) == 11);
+    return WEXITSTATUS(status) == 10;
+}
+
+/* What this process writes afterwards is in the database for all: the other one must not have
+ * believed that it was the last, and taken the WAL with it. */
+static void
+test_another_process_comes_and_goes(void **state)
+{
+    struct fixture *f = *state;
+    cq_db_t *second = NULL;
+    assert_int_equal(cq_db_open(f->home, &second), 0);
+    assert_false(another_process_sees_it(f->home));
+    assert_int_equal(put(f, 1, 1, "kept"), 1);
+    assert_true(another_process_sees_it(f->home));
+    cq_db_close(&second);
+}
+
+/* A database of the first version, which knew texts only. */
+static void
+test_first_version_is_brought_up(void **state)
+{
+    struct fixture *f = *state;
+    char path[128];
+    sqlite3 *sql = NULL;
+    struct cq_stored *row = NULL;
+    assert_int_equal(put(f, 1, 1, "old"), 1);
+    cq_db_close(&f->db);
+    (void)snprintf(path, sizeof path, "%s/device.db", f->home);
+    assert_int_equal(sqlite3_open(path, &sql), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(sql,
+                                  "ALTER TABLE messages DROP COLUMN medium;"
+                                  "ALTER TABLE outbox DROP COLUMN descriptor;"
+                                  "ALTER TABLE outbox DROP COLUMN media;"
+                                  "ALTER TABLE outbox DROP COLUMN file; PRAGMA user_version = 1;",
+                                  NULL, NULL, NULL),
+                     SQLITE_OK);
+    sqlite3_close(sql);
+    assert_int_equal(cq_db_open(f->home, &f->db), 0);
+    assert_int_equal(cq_db_message_get(f->db, &f->chat, 1, &row), 0);
+    assert_string_equal(row->text, "old");
+    assert_int_equal(row->medium_size, 0);
+    cq_db_message_free(row, 1);
+    struct cq_stored m = {.chat = f->chat,
+                          .seq = 2,
+                          .user = f->peer,
+                          .device = f->device,
+                          .dseq = 2,
+                          .text = "",
+                          .medium = (const uint8_t *)"abc",
+                          .medium_size = 3};
+    assert_int_equal(cq_db_message_put(f->db, &m), 1);
+    assert_int_equal(cq_db_message_get(f->db, &f->chat, 2, &row), 0);
+    assert_int_equal(row->medium_size, 3);
+    cq_db_message_free(row, 1);
+}
+
+/* An upload is in the outbox, but does not go out before it is sealed; clearing spares it. */
+static void
+test_uploads(void **state)
+{
+    struct fixture *f = *state;
+    struct cq_out row;
+    struct cq_out *rows = NULL;
+    uint64_t waiting = 0;
+    char text[] = "caption";
+    char file[] = "abc";
+    uint8_t descriptor[] = {1, 2, 3};
+    struct cq_out o = {.chat = f->chat,
+                       .text = text,
+                       .text_size = 7,
+                       .descriptor = descriptor,
+                       .descriptor_size = 3,
+                       .file = file,
+                       .file_size = 3,
+                       .state = CQ_OUT_UPLOADING};
+    assert_int_equal(cq_db_out_upload(f->db, 0, &row), -CQ_E_NOT_FOUND);
+    assert_int_equal(cq_db_out_put(f->db, &o), 0);
+    assert_int_equal(cq_db_out_list(f->db, &f->chat, &rows), 0);
+    assert_int_equal(cq_db_out_waiting(f->db, &f->chat, &waiting), 0);
+    assert_int_equal(waiting, 1);
+    assert_int_equal(cq_db_out_clear_failed(f->db), 0);
+    assert_int_equal(cq_db_out_has_file(f->db, "abc"), 1);
+    assert_int_equal(cq_db_out_has_file(f->db, "abd"), 0);
+    assert_int_equal(cq_db_out_upload(f->db, 0, &row), 0);
+    assert_int_equal(row.id, o.id);
+    assert_string_equal(row.file, "abc");
+    assert_memory_equal(row.descriptor, descriptor, 3);
+    assert_int_equal(cq_db_out_next(f->db, &f->chat, &row.dseq, &row.prev), 0);
+    assert_int_equal(row.dseq, 1);
+    assert_int_equal(cq_db_out_rebuild(f->db, &row), 0);
+    assert_int_equal(cq_db_out_upload(f->db, 0, &o), -CQ_E_NOT_FOUND);
+    assert_int_equal(cq_db_out_list(f->db, &f->chat, &rows), 1);
+    assert_int_equal(rows[0].state, CQ_OUT_QUEUED);
+    cq_db_out_free(rows, 1);
+    cq_db_out_clear(&row);
+}
+
+int
+main(int argc, char **argv)
+{
+    if (argc == 2) {
+        return look_from_outside(argv[1]);
+    }
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, set_up, tear_down)
     const struct CMUnitTest tests[] = {
         TEST(test_private_files),
@@ -340,6 +469,9 @@ main(void)
         TEST(test_two_connections),
         TEST(test_search),
         TEST(test_restored_server),
+        TEST(test_another_process_comes_and_goes),
+        TEST(test_first_version_is_brought_up),
+        TEST(test_uploads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
