@@ -23,7 +23,7 @@ enum {
     BODY_MAX = 2048, /* of an error */
     CONNECT_MS = 10000,
     STALL_S = 30,
-    POLL_MS = 1000,
+    POLL_MS = 200,
     UNSENT_MAX =
         131072, /* handed to the kernel and not on its way: lost when a connection breaks */
     TOKEN_TEXT_MAX = 4 * (CQ_TOKEN_MAX + 2) / 3 + 1,
@@ -194,6 +194,26 @@ static const struct {
     {"internal", CQ_E_INTERNAL},
 };
 
+static const struct {
+    long status;
+    int err;
+} statuses[] = {
+    {401, CQ_E_BAD_TOKEN},   {404, CQ_E_NOT_FOUND},    {410, CQ_E_NOT_FOUND},
+    {413, CQ_E_TOO_BIG},     {429, CQ_E_RATE_LIMITED}, {507, CQ_E_NO_SPACE},
+    {502, CQ_E_UNAVAILABLE}, {503, CQ_E_UNAVAILABLE},  {504, CQ_E_UNAVAILABLE},
+};
+
+static int
+error_of_status(long status)
+{
+    for (size_t i = 0; i < sizeof statuses / sizeof statuses[0]; i++) {
+        if (statuses[i].status == status) {
+            return -statuses[i].err;
+        }
+    }
+    return status < 500 ? -CQ_E_BAD_ARG : -CQ_E_BAD_FRAME;
+}
+
 /* By the name in the JSON body, else by the status (a proxy's answer has no such body). */
 static int
 error_of(const cq_http_t *h, long status)
@@ -206,14 +226,7 @@ error_of(const cq_http_t *h, long status)
             return -names[i].err;
         }
     }
-    return status == 401                    ? -CQ_E_BAD_TOKEN
-           : status == 404 || status == 410 ? -CQ_E_NOT_FOUND
-           : status == 413                  ? -CQ_E_TOO_BIG
-           : status == 429                  ? -CQ_E_RATE_LIMITED
-           : status == 507                  ? -CQ_E_NO_SPACE
-           : status >= 502 && status <= 504 ? -CQ_E_UNAVAILABLE
-           : status >= 400 && status < 500  ? -CQ_E_BAD_ARG
-                                            : -CQ_E_BAD_FRAME;
+    return error_of_status(status);
 }
 
 /* ---- the request ---- */

@@ -53,11 +53,11 @@ message_ad(const struct cq_seal *s, uint8_t ad[MESSAGE_AD_MAX])
 
 /* Takes the plaintext: wipes and frees it. */
 static void
-encrypt(const struct cq_seal *seal,
-        const uint8_t key[CQ_KEY_SIZE],
-        cq_buf_t *plain,
-        uint8_t nonce[CQ_NONCE_SIZE],
-        cq_buf_t *ciphertext)
+seal_plain(const struct cq_seal *seal,
+           const uint8_t key[CQ_KEY_SIZE],
+           cq_buf_t *plain,
+           uint8_t nonce[CQ_NONCE_SIZE],
+           cq_buf_t *ciphertext)
 {
     uint8_t ad[MESSAGE_AD_MAX];
     size_t ad_size = message_ad(seal, ad);
@@ -91,7 +91,7 @@ cq_keyring_encrypt(const struct cq_seal *seal,
     cq_pack_array(&plain, 2);
     cq_pack_uint(&plain, KIND_TEXT);
     cq_pack_str(&plain, (const char *)text.p, text.n);
-    encrypt(seal, key, &plain, nonce, ciphertext);
+    seal_plain(seal, key, &plain, nonce, ciphertext);
     return 0;
 }
 
@@ -108,7 +108,7 @@ cq_keyring_encrypt_medium(const struct cq_seal *seal,
     }
     cq_buf_t plain = {0};
     cq_medium_write_plain(&plain, caption, medium);
-    encrypt(seal, key, &plain, nonce, ciphertext);
+    seal_plain(seal, key, &plain, nonce, ciphertext);
     return 0;
 }
 

@@ -31,8 +31,11 @@ cq_medium_name(const char *name, size_t n, char *out)
     }
     for (size_t i = 0; i < n && at < CQ_MEDIUM_NAME_MAX; i++) {
         unsigned char c = (unsigned char)name[i];
-        out[at] = c < 0x20 || c == 0x7f || (at == 0 && c == '.') ? '_' : name[i];
-        at++;
+        bool is_bad = c < 0x20 || c == 0x7f || (at == 0 && c == '.');
+        out[at++] = name[i];
+        if (is_bad) {
+            out[at - 1] = '_';
+        }
     }
     while (at && !cq_utf8_ok(out, at)) {
         at--; /* a character that was cut */

@@ -32,6 +32,7 @@ encrypt_medium(struct cq_seal *seal,
     if (!rc) {
         seal->media = &media;
         rc = cq_keyring_encrypt_medium(seal, key, caption, &medium, o->nonce, out);
+        seal->media = NULL;
     }
     sodium_memzero(&medium, sizeof medium);
     return rc;

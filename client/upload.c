@@ -123,6 +123,7 @@ attempt(struct upload *u)
     int rc = cq_transfer_server(u->side, &server);
     rc = rc ? rc : find_offset(u, &server);
     if (!rc && u->offset < u->medium.length) {
+        on_progress(u, u->offset);
         struct cq_http_part part = {u->fd, u->offset, u->medium.length, on_progress, u};
         rc = cq_http_upload(u->side->http, &server, &u->medium.blob, &part);
         u->offset = rc ? u->offset : u->medium.length;

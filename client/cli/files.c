@@ -179,7 +179,7 @@ report_unsent(struct cli *cli, const struct moving *m)
                         "connects");
     }
     return cli_fail(cli, CLI_UNREACHABLE, cli_interrupted() ? "INTERRUPTED" : "OFFLINE",
-                    "not sent yet, %s of %s are on the server: it goes on there when any command "
+                    "not sent yet, %s of %s have gone up: it goes on when any command "
                     "connects (chasqui listen)",
                     done, total);
 }

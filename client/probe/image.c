@@ -49,21 +49,27 @@ decode(const struct probe *p, enum cq_picture_type type)
 
 /* EXIF's orientation, 1 to 8; 1: as stored. */
 static int
+orientation_of(ExifData *exif)
+{
+    ExifEntry *e = exif_data_get_entry(exif, EXIF_TAG_ORIENTATION);
+    if (!e || e->format != EXIF_FORMAT_SHORT || e->size < 2) {
+        return 1;
+    }
+    int value = exif_get_short(e->data, exif_data_get_byte_order(exif));
+    return value >= 1 && value <= 8 ? value : 1;
+}
+
+static int
 orientation(const struct probe *p, enum cq_picture_type type)
 {
     int value = 1;
-    if (type != CQ_PICTURE_JPEG) {
-        return value;
-    }
-    ExifData *exif = exif_data_new_from_data(p->data, (unsigned)p->size);
-    ExifEntry *e = exif ? exif_data_get_entry(exif, EXIF_TAG_ORIENTATION) : NULL;
-    if (e && e->format == EXIF_FORMAT_SHORT && e->size >= 2) {
-        value = exif_get_short(e->data, exif_data_get_byte_order(exif));
-    }
+    ExifData *exif =
+        type == CQ_PICTURE_JPEG ? exif_data_new_from_data(p->data, (unsigned)p->size) : NULL;
     if (exif) {
+        value = orientation_of(exif);
         exif_data_unref(exif);
     }
-    return value >= 1 && value <= 8 ? value : 1;
+    return value;
 }
 
 /* Turned and mirrored as the orientation says; takes and gives an image. NULL: no memory. */
