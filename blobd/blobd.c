@@ -65,6 +65,7 @@ start(blobd_t *b)
     if (rc) {
         return rc;
     }
+    blobd_stats.room_bytes = blobd_volume_room(b->volume);
     b->disk = blobd_job_worker(b);
     b->uploads = blobd_upload_table_new(b);
     b->reads = blobd_read_new(b);

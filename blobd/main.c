@@ -27,7 +27,7 @@ static const struct cq_config_item items[] = {
     ITEM("max-bytes", UINT, length_max, "104857600", 1, UINT64_C(1) << 40, "bytes", "largest blob"),
     ITEM("reserve-bytes", UINT, reserve_bytes, "1073741824", 0, UINT64_MAX, "bytes",
          "space that is left free on the disk"),
-    ITEM("upload-life-s", UINT, upload_life_s, "86400", 60, YEAR_S, "s",
+    ITEM("upload-life-s", UINT, upload_life_s, "86400", 1, YEAR_S, "s",
          "an upload not complete by then is removed"),
     ITEM("upload-idle-s", UINT, upload_idle_s, "60", 1, 86400, "s",
          "the file of an upload that nobody touches is closed"),

@@ -140,6 +140,17 @@ say_away(struct files *f)
 
 /* ---- online ---- */
 
+/* Of what is behind the offset. */
+static uint64_t
+step_bytes(const struct files *f, const struct store_blob_entry *e, uint64_t offset)
+{
+    if (!f->in->with_data || e->length == PROBE_LENGTH) {
+        return 0;
+    }
+    uint64_t left = e->length - offset;
+    return left < CQ_BLOB_CHECK_MAX ? left : CQ_BLOB_CHECK_MAX;
+}
+
 static int
 on_checked(struct files *f, const struct store_blob_question *q, const struct store_blob_answer *a)
 {
@@ -157,6 +168,7 @@ on_checked(struct files *f, const struct store_blob_question *q, const struct st
         struct store_blob_question *more = &f->pending[f->pending_count++];
         *more = *q;
         more->offset = a->value;
+        more->bytes = step_bytes(f, &q->entry, a->value);
     }
     return 0;
 }
@@ -194,9 +206,8 @@ go_on(struct files *f)
 static int
 ask(struct files *f, const struct store_blob_entry *e)
 {
-    bool has_data = f->in->with_data && e->length != PROBE_LENGTH;
     const struct store_blob_question q = {
-        .kind = STORE_BLOB_LINK_CHECK, .entry = *e, .bytes = has_data ? CQ_BLOB_CHECK_MAX : 0};
+        .kind = STORE_BLOB_LINK_CHECK, .entry = *e, .bytes = step_bytes(f, e, 0)};
     int rc = go_on(f);
     return rc ? rc : store_blob_link_ask(f->link, &q);
 }

@@ -20,6 +20,6 @@ struct store_fsck_files {
 
 /* Adds its findings to the report. 0; UNAVAILABLE: cancelled; CORRUPT, IO: the database cannot be
  * read. A blobd that does not answer is a finding. */
-int store_fsck_files_check(struct store_fsck_files *f) CQ_MUST_CHECK;
+int store_fsck_files_check(struct store_fsck_files *in) CQ_MUST_CHECK;
 
 #endif

@@ -98,8 +98,17 @@ void ctl_pause(struct ctl *ctl, uint64_t ms);
 
 /* ---- verbs ---- */
 
-ctl_verb_fn ctl_ledger;  /* ledger.c */
-ctl_verb_fn ctl_status;  /* status.c */
+ctl_verb_fn ctl_ledger; /* ledger.c */
+ctl_verb_fn ctl_status; /* status.c */
+
+/* What status says of a blobd (status_blobd.c): read from its metrics; printed as a line of JSON or
+ * a table. */
+struct ctl_blobd {
+    uint64_t blobs, bytes, is_counted, room_bytes, jobs_waiting, uploads_open, scrub_end_s, damaged;
+};
+void ctl_status_read_blobd(const cq_buf_t *metrics, struct ctl_blobd *b);
+void ctl_status_print_blobd(struct ctl *ctl, const char *name, const struct ctl_blobd *b);
+
 ctl_verb_fn ctl_metrics; /* metrics.c */
 
 ctl_verb_fn ctl_backup; /* backup.c */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0
- * status: who is on the bus, with version and age, and whether what a system needs is there.
+ * status: who is on the bus, with version and age, whether what a system needs is there, and how
+ * blobd's disk is.
  */
 #include <inttypes.h>
 #include <stdlib.h>
@@ -16,7 +17,14 @@ struct actor {
     uint64_t start_unix_s; /* 0: unknown */
     bool answers;
     char trouble[192]; /* what it says is wrong with it, "": nothing */
+    struct ctl_blobd blobd;
 };
+
+static bool
+is_blobd(const struct actor *a)
+{
+    return a->answers && strcmp(a->peer.role, "blobd") == 0;
+}
 
 static void
 examine(struct ctl *ctl, struct actor *a)
@@ -26,6 +34,7 @@ examine(struct ctl *ctl, struct actor *a)
         a->answers = true;
         (void)ctl_metrics_label(&text, "chasqui_info", "version", a->version, sizeof a->version);
         (void)ctl_metrics_value(&text, "chasqui_start_time_seconds", &a->start_unix_s);
+        ctl_status_read_blobd(&text, &a->blobd);
         (void)ctl_metrics_label(&text, "chasqui_trouble", "what", a->trouble, sizeof a->trouble);
     }
     cq_buf_free(&text);
@@ -135,9 +144,17 @@ ctl_status(struct ctl *ctl, struct ctl_args *args)
     }
     for (size_t i = 0; ctl->json && i < count; i++) {
         print_json(ctl, &actors[i]);
+        if (is_blobd(&actors[i])) {
+            ctl_status_print_blobd(ctl, actors[i].peer.name, &actors[i].blobd);
+        }
     }
     if (!ctl->json) {
         print_table(actors, count);
+        for (size_t i = 0; i < count; i++) {
+            if (is_blobd(&actors[i])) {
+                ctl_status_print_blobd(ctl, actors[i].peer.name, &actors[i].blobd);
+            }
+        }
     }
     rc = check_roles(ctl, actors, count);
     free(actors);

@@ -7,5 +7,10 @@ set -euo pipefail
 REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 export CHASQUI_BIN=${CHASQUI_BIN:-$REPO/build/release/bin} PYTHONDONTWRITEBYTECODE=1
 ulimit -c 0
+program=crash.py
+if [[ ${1:-} == --blobs ]]; then
+    program=blob_kills.py
+    shift
+fi
 # Debian's, whatever else is called python3 here: its modules come from Debian packages.
-exec /usr/bin/python3 "$REPO/tests/crash/crash.py" "$@"
+exec /usr/bin/python3 "$REPO/tests/crash/$program" "$@"

@@ -6,6 +6,7 @@ import signal
 import subprocess
 
 import pytest
+from blobs import Uploader
 from ctl import LONG, Ctl
 from system import BIN, eventually
 
@@ -28,12 +29,33 @@ def raw(*words, **options):
 def test_status_lists_everybody(ctl):
     code, rows = ctl.json("status")
     assert code == 0
+    (blobd,) = (r for r in rows if r["type"] == "blobd")
+    rows = [r for r in rows if r["type"] == "actor"]
     assert {r["name"]: r["role"] for r in rows} == EVERYBODY
     version = raw("--version")[1].split()[1]
     for r in rows:
         assert r["type"] == "actor" and r["answers"] is True and r["version"] == version
         assert r["started_unix_ms"] > 1_600_000_000_000
         assert (r["incarnation"] is None) == (r["name"] == "broker")
+    assert blobd["name"] == "blobd.1" and blobd["room_bytes"] > 0 and blobd["jobs_waiting"] == blobd["damaged"] == 0
+
+
+def test_status_of_blobs(system, ctl):
+    """Counted by the walk at the start and from then on; the time of the last search for damage is kept over a restart."""
+    person = system.person()
+    person.close()
+    user = Uploader(system, person.user)
+    user.upload(b"x" * 100_000)
+    for _ in range(2):
+        def state():
+            row = next((r for r in ctl.json("status")[1] if r["type"] == "blobd"), {})
+            return row if row.get("blobs") == 1 and row["scrubbed_unix_ms"] else None
+
+        row = eventually(state, what="a count and a scrub")
+        assert 100_000 < row["bytes"] < 110_000
+        system.blobd.restart()
+    user.close()
+    eventually(lambda: "min ago" in ctl.run("status")[1], what="an age")
 
 
 def test_status_for_people(ctl):
