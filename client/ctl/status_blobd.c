@@ -14,10 +14,8 @@
 enum {
     CELL_SIZE = 32,
     COLUMNS = 8,
-    MINUTE_S = 60,
-    HOUR_S = 3600,
-    DAY_S = 86400
 };
+static const uint64_t minute_s = 60, hour_s = 3600, day_s = 86400;
 
 static const struct {
     const char *metric;
@@ -75,12 +73,12 @@ age_text(uint64_t then_s, char out[CELL_SIZE])
     uint64_t s = now_s > then_s ? now_s - then_s : 0;
     if (!then_s) {
         (void)snprintf(out, CELL_SIZE, "never");
-    } else if (s < 2 * HOUR_S) {
-        (void)snprintf(out, CELL_SIZE, "%" PRIu64 " min ago", s / MINUTE_S);
-    } else if (s < 2 * DAY_S) {
-        (void)snprintf(out, CELL_SIZE, "%" PRIu64 " h ago", s / HOUR_S);
+    } else if (s < 2 * hour_s) {
+        (void)snprintf(out, CELL_SIZE, "%" PRIu64 " min ago", s / minute_s);
+    } else if (s < 2 * day_s) {
+        (void)snprintf(out, CELL_SIZE, "%" PRIu64 " h ago", s / hour_s);
     } else {
-        (void)snprintf(out, CELL_SIZE, "%" PRIu64 " days ago", s / DAY_S);
+        (void)snprintf(out, CELL_SIZE, "%" PRIu64 " days ago", s / day_s);
     }
 }
 

@@ -14,6 +14,7 @@
 #include "presence/redis_value.h"
 #include "store/account.h"
 #include "store/blob.h"
+#include "store/blob_tree.h"
 #include "store/chat.h"
 #include "store/friend.h"
 #include "store/manifest.h"
@@ -185,9 +186,25 @@ try_blob_header(struct cq_view file)
     }
 }
 
+/* A line of a backup's list: what is taken is exactly what would be written. */
+static void
+try_blob_line(struct cq_view text)
+{
+    char line[STORE_BLOB_TREE_LINE_SIZE], again[STORE_BLOB_TREE_LINE_SIZE];
+    struct store_blob_entry e;
+    size_t n = text.n < sizeof line ? text.n : sizeof line - 1;
+    memcpy(line, text.p, n);
+    line[n] = '\0';
+    if (store_blob_tree_read_line(line, &e)) {
+        store_blob_tree_write_line(&e, again);
+        must(strcmp(line, again) == 0 && e.length <= CQ_BLOBFILE_LENGTH_MAX);
+    }
+}
+
 static void (*const tries[])(struct cq_view) = {
-    try_chat,   try_index, try_friend,   try_account,       try_device, try_token,
-    try_online, try_key,   try_manifest, try_manifest_body, try_blob,   try_blob_header,
+    try_chat,  try_index,       try_friend,    try_account,  try_device,
+    try_token, try_online,      try_key,       try_manifest, try_manifest_body,
+    try_blob,  try_blob_header, try_blob_line,
 };
 
 int

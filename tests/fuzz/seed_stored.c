@@ -12,6 +12,7 @@
 #include "presence/redis_value.h"
 #include "store/account.h"
 #include "store/blob.h"
+#include "store/blob_tree.h"
 #include "store/chat.h"
 #include "store/friend.h"
 #include "store/manifest.h"
@@ -162,6 +163,11 @@ main(int argc, char **argv)
     cq_blobfile_write_header(cq_buf_reserve(&b, CQ_BLOBFILE_HEADER_SIZE), &header);
     b.size = CQ_BLOBFILE_HEADER_SIZE;
     write_seeds(11, &b);
+    const struct store_blob_entry entry = {.id = {{1, 2, 3}}, .length = 4711, .hash = {9, 8, 7}};
+    char line[STORE_BLOB_TREE_LINE_SIZE];
+    store_blob_tree_write_line(&entry, line);
+    cq_buf_append(&b, line, strlen(line));
+    write_seeds(12, &b);
     cq_buf_free(&b);
     return EXIT_SUCCESS;
 }

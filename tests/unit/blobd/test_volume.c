@@ -30,6 +30,23 @@ is_due(int *countdown)
     return *countdown && --*countdown == 0;
 }
 
+/* … or a write, after some of its bytes. */
+static int fail_write_in, write_errno;
+static size_t torn_bytes;
+
+ssize_t
+pwrite(int fd, const void *data, size_t n, off_t offset)
+{
+    if (is_due(&fail_write_in)) {
+        if (torn_bytes) {
+            (void)!syscall(SYS_pwrite64, fd, data, torn_bytes, offset);
+        }
+        errno = write_errno;
+        return -1;
+    }
+    return syscall(SYS_pwrite64, fd, data, n, offset);
+}
+
 int
 fdatasync(int fd)
 {
@@ -301,6 +318,43 @@ each_sync_fails(void **state)
     }
 }
 
+/* A full or broken disk, whatever of the write has reached it: it goes on where it was. */
+static void
+a_write_fails(void **state)
+{
+    static const struct {
+        int error, rc;
+        size_t torn;
+    } faults[] = {{ENOSPC, -CQ_E_NO_SPACE, 0},
+                  {EDQUOT, -CQ_E_NO_SPACE, 100},
+                  {EIO, -CQ_E_IO, 0},
+                  {EIO, -CQ_E_IO, 7777},
+                  {EROFS, -CQ_E_IO, 0}};
+    struct world *w = *state;
+    uint8_t root[CQ_BLOB_HASH_SIZE];
+    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
+        w->header.id = cq_random_id();
+        blobd_part_t *p = begin(w, 70000);
+        write_errno = faults[i].error;
+        torn_bytes = faults[i].torn;
+        fail_write_in = 1;
+        assert_int_equal(blobd_part_append(w->volume, p, w->data + 70000, 10000), faults[i].rc);
+        assert_int_equal(blobd_part_offset(p), 70000);
+        /* … and our own death behind it. */
+        blobd_part_close(&p);
+        assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
+        assert_int_equal(blobd_part_offset(p), 70000);
+        assert_int_equal(blobd_part_append(w->volume, p, w->data + 70000, SIZE - 70000), 0);
+        for (int n = 1; n <= 2; n++) { /* the trailer, the header */
+            fail_write_in = n;
+            torn_bytes = 0;
+            assert_int_equal(blobd_part_finish(w->volume, &p, root), faults[i].rc);
+            assert_non_null(p);
+        }
+        finish_and_check(w, &p);
+    }
+}
+
 static void
 a_folder_that_vanishes(void **state)
 {
@@ -449,6 +503,7 @@ main(void)
         TEST(the_machine_dies_and_we_start_twice),
         TEST(a_failed_sync_takes_back),
         TEST(each_sync_fails),
+        TEST(a_write_fails),
         TEST(a_folder_that_vanishes),
         TEST(an_orphan_is_noted),
         TEST(tentative_data_is_void),
