@@ -10,6 +10,7 @@
 enum {
     GOOD_SIZE = 5120, /* what a thumbnail should not exceed if that is possible with good looks */
     LARGE_SIDE = 240,
+    DRAFT_SIDE = 480, /* what the steps start from: the original is gone through once */
 };
 
 /* As large and fine as fits: the first that has at most `most` bytes. */
@@ -171,12 +172,16 @@ probe_image(struct probe *p, const struct cq_picture *head)
         return;
     }
     gdImagePtr im = decode(p, head->type);
-    for (size_t i = 0; im && i < sizeof steps / sizeof steps[0]; i++) {
-        if (try_step(p, im, how, &steps[i])) {
+    gdImagePtr draft = im ? shrink(im, DRAFT_SIDE) : NULL;
+    if (im) {
+        gdImageDestroy(im);
+    }
+    for (size_t i = 0; draft && i < sizeof steps / sizeof steps[0]; i++) {
+        if (try_step(p, draft, how, &steps[i])) {
             break;
         }
     }
-    if (im) {
-        gdImageDestroy(im);
+    if (draft) {
+        gdImageDestroy(draft);
     }
 }
