@@ -397,8 +397,9 @@ presence_lookup_tidy(presence_core_t *core)
     size_t count = l->borrowed_count;
     l->borrowed_count = 0;
     for (size_t i = 0; i < count; i++) {
-        if (presence_map_find(&l->groups, &l->borrowed[i])) {
-            l->borrowed[l->borrowed_count++] = l->borrowed[i]; /* somebody waits for it again */
+        if (presence_map_find(&l->groups, &l->borrowed[i]) ||
+            presence_watch_is_in_doubt(core->watch, &l->borrowed[i])) {
+            l->borrowed[l->borrowed_count++] = l->borrowed[i]; /* waited for, again */
         } else if (!presence_core_is_visible(core, &l->borrowed[i])) {
             presence_watch_release(core->watch, &l->borrowed[i]);
         }

@@ -98,10 +98,14 @@ renew_lists(presence_core_t *core, const struct cq_route *route)
         if (r.err) {
             return;
         }
-        if (is_privacy(route->event) && !presence_core_is_visible(core, &user)) {
+        bool is_setting = is_privacy(route->event);
+        if (is_setting && !presence_core_is_visible(core, &user)) {
             /* Gone already: what Redis has of him must go, too. */
             (void)presence_watch_want(core->watch, &user);
             presence_lookup_return(core, &user);
+        }
+        if (is_setting) {
+            presence_watch_doubt(core->watch, &user);
         }
         presence_note_renew(core, &user);
     }

@@ -63,7 +63,8 @@ take_session(presence_core_t *core, const struct presence_session_info *info, bo
         s->note = PRESENCE_NOTE_ONLINE;
     }
     presence_note_due(core, &info->user);
-    if (is_list_known) { /* else with the list, which says what may stand there */
+    /* The first time with the list, which says what may stand there. */
+    if (is_list_known || s->user->written_mono_ms) {
         presence_redis_sync_dirty(core->redis, s->user);
     }
     return 0;

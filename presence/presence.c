@@ -128,7 +128,7 @@ on_left(void *ctx, const struct cq_id *user, uint64_t seen_unix_ms)
 {
     presence_core_t *core = ctx;
     presence_redis_sync_left(core->redis, user, presence_not_after(seen_unix_ms, cq_now_unix_ms()),
-                             presence_watch_own_seen(core->watch, user));
+                             presence_watch_sure_seen(core->watch, user));
     presence_lookup_return(core, user);
 }
 
@@ -215,7 +215,7 @@ static bool
 on_may_show(void *ctx, const struct cq_id *user)
 {
     presence_core_t *core = ctx;
-    return presence_watch_own_seen(core->watch, user) == PRESENCE_WATCH_SHOWS;
+    return presence_watch_sure_seen(core->watch, user) == PRESENCE_WATCH_SHOWS;
 }
 
 static void

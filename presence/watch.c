@@ -35,6 +35,7 @@ struct node {
     uint8_t own;    /* enum presence_watch_seen: by its own list; UNKNOWN if not wanted */
     uint8_t listed; /* the same by the newest list of somebody who sees it */
     bool wanted;
+    bool doubt;  /* own is being asked for anew */
     bool again;  /* renewed while fetching */
     bool online; /* the last change */
     uint64_t change_time_unix_ms;
@@ -213,9 +214,10 @@ presence_watch_release(presence_watch_t *w, const struct cq_id *user)
     if (node) {
         node->wanted = false;
         if (node->own != PRESENCE_WATCH_UNKNOWN) {
-            node->listed = node->own;
+            node->listed = node->doubt ? PRESENCE_WATCH_HIDES : node->own;
             node->own = PRESENCE_WATCH_UNKNOWN;
         }
+        node->doubt = false;
         cut_links(w, node);
         if (node->state != STATE_FETCHING) {
             presence_list_remove(&node->queue);
@@ -254,10 +256,33 @@ presence_watch_own_seen(const presence_watch_t *w, const struct cq_id *user)
     return node ? (enum presence_watch_seen)node->own : PRESENCE_WATCH_UNKNOWN;
 }
 
+enum presence_watch_seen
+presence_watch_sure_seen(const presence_watch_t *w, const struct cq_id *user)
+{
+    const struct node *node = presence_map_find(&w->nodes, user);
+    return node && !node->doubt ? (enum presence_watch_seen)node->own : PRESENCE_WATCH_UNKNOWN;
+}
+
+void
+presence_watch_doubt(presence_watch_t *w, const struct cq_id *user)
+{
+    struct node *node = presence_map_find(&w->nodes, user);
+    if (node && node->wanted) {
+        node->doubt = true;
+    }
+}
+
+bool
+presence_watch_is_in_doubt(const presence_watch_t *w, const struct cq_id *user)
+{
+    const struct node *node = presence_map_find(&w->nodes, user);
+    return node && node->doubt;
+}
+
 static bool
 hides(const struct node *node)
 {
-    return (node->own ? node->own : node->listed) == PRESENCE_WATCH_HIDES;
+    return node->doubt || (node->own ? node->own : node->listed) == PRESENCE_WATCH_HIDES;
 }
 
 bool
@@ -338,6 +363,7 @@ presence_watch_set(presence_watch_t *w,
         enqueue(w, node);
         return false;
     }
+    node->doubt = false;
     node->own = list->hides ? PRESENCE_WATCH_HIDES : PRESENCE_WATCH_SHOWS;
     if (w->links + list->count > PRESENCE_WATCH_LINKS_MAX) {
         wait_for_retry(w, node);

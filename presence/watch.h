@@ -42,6 +42,12 @@ enum presence_watch_seen {
 /* By the user's own list, UNKNOWN as long as there is none. */
 enum presence_watch_seen presence_watch_own_seen(const presence_watch_t *w,
                                                  const struct cq_id *user);
+/* The user changed that setting: until his new list is here his times are not told. */
+void presence_watch_doubt(presence_watch_t *w, const struct cq_id *user);
+bool presence_watch_is_in_doubt(const presence_watch_t *w, const struct cq_id *user);
+/* As own_seen, but UNKNOWN while that is in doubt. */
+enum presence_watch_seen presence_watch_sure_seen(const presence_watch_t *w,
+                                                  const struct cq_id *user);
 /* Must the user's times not be told? By the own list, else by that of anybody who sees him. */
 bool presence_watch_hides(const presence_watch_t *w, const struct cq_id *user);
 

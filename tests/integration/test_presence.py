@@ -329,6 +329,48 @@ def test_last_seen_is_hidden_at_once_and_shown_again(world, friends):
     world.until(lambda: world.key("seen", y) == str(seen).encode(), what="last seen in Redis")
 
 
+def test_hidden_before_the_store_has_said_so(world, friends):
+    """The setting changed, but the new list takes its time: until it is here nothing is shown, not even to Redis."""
+    one, two = world.edges
+    x, y = friends
+    a = one.login(x)
+    since = now_ms() - 5000
+    b = two.login(y, since=since)
+    world.until(lambda: one.states(a).get(y) == (True, since) and online_value(world, y)[1:2]
+                == [f"edge.2/{b}/{two.sessions[b][1].hex()}/{since}"], what="shown")
+    world.store.is_answering = False
+    asked = len(world.store.asked)
+    privacy(world, y, True)
+    world.until(lambda: len(world.store.asked) > asked, what="asked for the list")
+    assert world.ask(one, LOOKUP, x, [y]) == [0, [[y, True, 0]]]
+    c = two.login(y, since=since)  # another session: the key is written anew
+    world.until(lambda: len(online_value(world, y)) == 3, what="written")
+    assert online_value(world, y)[0] == "0" and all(s.endswith("/0") for s in online_value(world, y)[1:])
+    world.store.is_answering = True
+    world.until(lambda: world.ask(one, LOOKUP, x, [y]) == [0, [[y, True, 0]]], 20, what="hidden for good")
+    assert c and world.key("seen", y) is None
+
+
+def test_an_edge_that_never_announces_is_not_waited_for_when_it_dies(world, friends):
+    one, two = world.edges
+    x, _ = friends
+    one.login(x)
+    world.kill("presence")
+    world.until(lambda: PRESENCE not in world.store.peers, what="DOWN")
+    two.is_announcing = False
+    world.store.routed.clear()
+    world.start_presence()
+    world.until(lambda: PRESENCE in world.store.peers and PRESENCE in two.peers, what="UP")
+    world.store.begin()
+    pos = world.store.route([x], [0x90, 1])
+    world.run(0.5)
+    assert world.store.routed == [] and one.delivered == []
+    world.actors.remove(two)  # hangs: its lease runs out
+    world.until(lambda: world.store.is_routed(pos), what="ROUTED")
+    assert one.delivered == [([1], [0x90, 1])]
+    two.close()
+
+
 def test_hidden_although_gone_already(world, friends):
     """`chasqui privacy` connects, changes, and is gone: what Redis and friends have must go all the same."""
     one, _ = world.edges
