@@ -346,9 +346,14 @@ def test_hidden_before_the_store_has_said_so(world, friends):
     c = two.login(y, since=since)  # another session: the key is written anew
     world.until(lambda: len(online_value(world, y)) == 3, what="written")
     assert online_value(world, y)[0] == "0" and all(s.endswith("/0") for s in online_value(world, y)[1:])
+    two.logout(b), two.logout(c)
+    world.until(lambda: y in one.states(a) and not one.states(a)[y][0], what="left")
+    assert one.states(a)[y] == (False, 0)
+    assert world.key("seen", y) is None
     world.store.is_answering = True
-    world.until(lambda: world.ask(one, LOOKUP, x, [y]) == [0, [[y, True, 0]]], 20, what="hidden for good")
-    assert c and world.key("seen", y) is None
+    world.until(lambda: world.ask(one, LOOKUP, x, [y]) == [0, [[y, False, 0]]], 20, what="hidden for good")
+    world.run(0.3)
+    assert world.key("seen", y) is None
 
 
 def test_an_edge_that_never_announces_is_not_waited_for_when_it_dies(world, friends):
