@@ -22,6 +22,7 @@ enum {
 static const struct cq_bus_row bus_rows[] = {
     {CQ_BUS_DELIVER, edge_deliver_on_deliver, "presence"},
     {CQ_BUS_REVOKED, edge_store_on_revoked, "store"},
+    {CQ_BUS_STORE_STATE, edge_store_on_state, "store"},
 };
 
 void
@@ -109,12 +110,24 @@ edge_unready_reason(const edge_t *e)
     return e->sessions.count < e->cfg->session_max ? NULL : "full";
 }
 
+/* Not "not ready": reading, and waiting for what comes, is more than a closed door. */
+const char *
+edge_degraded_reason(const edge_t *e)
+{
+    if (e->store.takes_no_writes) {
+        return "the store takes no writes";
+    }
+    return e->had_blobd && !cq_bus_has(e->bus, "blobd") ? "no blobd" : NULL;
+}
+
 static void
 on_peer(void *ctx, const char *name, const char *role, uint64_t incarnation, bool up)
 {
     edge_t *e = ctx;
     edge_scrape_peer(e->scrape, name, role, up);
+    e->had_blobd |= strcmp(role, "blobd") == 0;
     if (strcmp(role, "store") == 0 && up) {
+        e->store.takes_no_writes = false; /* it says otherwise, if so */
         edge_store_ask(e);
     } else if (strcmp(role, "presence") == 0 && up) {
         edge_announce_up(e, name, incarnation);

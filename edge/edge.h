@@ -28,6 +28,7 @@ struct edge_scrape;
 struct edge_store_info {
     bool is_known;
     bool is_asking;
+    bool takes_no_writes; /* it has said so */
     uint8_t key[32];
     struct cq_id epoch;
 };
@@ -75,6 +76,7 @@ typedef struct edge {
     struct edge_blob *blobs;      /* requests under way */
     struct edge_monitor *monitor; /* NULL: metrics-port is 0 */
     struct edge_scrape *scrape;
+    bool had_blobd; /* one has been there */
     uint64_t
         gate_mono_us; /* the clock when a limit was last asked: now, for what passes the gate */
     struct edge_store_info store;
@@ -97,6 +99,8 @@ edge_t *edge_new(cq_loop_t *loop, const struct edge_config *cfg);
 void edge_destroy(edge_t **e);
 /* Why the edge cannot serve logins right now, or NULL if it can. */
 const char *edge_unready_reason(const edge_t *e);
+/* What clients cannot have at the moment although they may log in, or NULL: nothing. */
+const char *edge_degraded_reason(const edge_t *e);
 
 /* ---- send.c: operations into a session's queue ---- */
 
@@ -166,6 +170,8 @@ void edge_store_ask(edge_t *e);
 void edge_store_on_timer(void *ctx);
 void
 edge_store_on_revoked(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t count);
+void
+edge_store_on_state(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t count);
 /* Tells a bounded number of sessions the new epoch. True: there are more. */
 bool edge_store_tell_epoch(edge_t *e);
 

@@ -66,9 +66,16 @@ static void
 serve_ready(edge_t *e, edge_conn_t *c)
 {
     const char *reason = edge_unready_reason(e);
+    const char *degraded = edge_degraded_reason(e);
     char body[160];
-    int n = reason ? snprintf(body, sizeof body, "{\"ready\":false,\"reason\":\"%s\"}\n", reason)
-                   : snprintf(body, sizeof body, "{\"ready\":true}\n");
+    int n;
+    if (reason) {
+        n = snprintf(body, sizeof body, "{\"ready\":false,\"reason\":\"%s\"}\n", reason);
+    } else if (degraded) {
+        n = snprintf(body, sizeof body, "{\"ready\":true,\"degraded\":\"%s\"}\n", degraded);
+    } else {
+        n = snprintf(body, sizeof body, "{\"ready\":true}\n");
+    }
     reply(c, reason ? 503 : 200, "application/json", body, (size_t)n);
 }
 

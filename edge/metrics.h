@@ -11,6 +11,8 @@
 #include "edge/limiter.h"
 
 #define EDGE_METRICS(X)                                                                      \
+    X(ready, GAUGE, "1: /readyz says yes")                                                   \
+    X(degraded, GAUGE, "1: /readyz says that something is missing")                          \
     X(sessions, GAUGE, "connections open")                                                   \
     X(sessions_ready, GAUGE, "sessions logged in")                                           \
     X(sessions_lagging, GAUGE, "sessions whose pushes are dropped until they drain")         \

@@ -52,6 +52,21 @@ edge_store_on_revoked(void *ctx, const struct cq_bus_from *from, cq_reader_t *fi
     edge_blob_revoke(e, &row.user, &row.device);
 }
 
+void
+edge_store_on_state(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t count)
+{
+    edge_t *e = ctx;
+    struct cq_store_state m;
+    if (cq_schema_read(&cq_store_state_schema, fields, count, &m)) {
+        CQ_LOG(WARN, "EDGE-STORE-STATE-BAD", "src=%s", from->src);
+        return;
+    }
+    if (e->store.takes_no_writes == m.writes) {
+        CQ_LOG(WARN, "EDGE-STORE-STATE", "writes=%d", m.writes);
+    }
+    e->store.takes_no_writes = !m.writes;
+}
+
 static void
 set_epoch(edge_t *e, const struct cq_id *epoch)
 {

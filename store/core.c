@@ -44,6 +44,7 @@ on_tick(void *ctx)
     struct store_core *core = ctx;
     store_route_tick(core->route);
     store_blob_tick(core);
+    store_core_check_writes(core);
     if (store_core_writable(core) == 0) {
         store_core_commit(core); /* write-behind when idle */
     }
@@ -81,6 +82,8 @@ note_edge(struct store_core *core, const char *name, bool up)
         core->edges = realloc(core->edges, (core->edge_count + 1) * sizeof *core->edges);
         CQ_ASSERT(core->edges);
         (void)snprintf(core->edges[core->edge_count++], sizeof *core->edges, "%s", name);
+        struct cq_store_state state = {core->writes};
+        cq_bus_event(core->bus, name, CQ_BUS_STORE_STATE, &cq_store_state_schema, &state);
     }
 }
 
@@ -241,7 +244,7 @@ int
 store_core_open(struct store_core *core, const struct store_core_cfg *cfg)
 {
     *core = (struct store_core){
-        .cfg = cfg, .loop = cq_loop_new(), .last_round_mono_ms = cq_now_mono_ms()};
+        .cfg = cfg, .loop = cq_loop_new(), .last_round_mono_ms = cq_now_mono_ms(), .writes = true};
     uint64_t routed = 0;
     cq_loop_on_turn(core->loop, on_turn,
                     core); /* before the bus's hook: what it queues leaves in the same turn */

@@ -72,6 +72,8 @@ struct store_core {
     uint64_t last_round_mono_ms;
     uint64_t refuse_until_mono_ms; /* the disk takes no writes: refused until then without trying */
     int refuse_err;                /* … with this */
+    bool is_failing;               /* the last commit failed */
+    bool writes;                   /* what edges were told: it takes writes */
     uint64_t commit_time_unix_ms;  /* of the last commit, logged with the next one */
     uint64_t commit_time_pos;
     struct store_auth *auths; /* log-ins under way (on_account.c) */
@@ -101,6 +103,8 @@ struct store_batch *store_core_next_batch(struct store_core *core);
 void store_core_run_commit(void *ctx, void *job);
 void store_core_on_commit_done(void *ctx, void *job);
 void store_core_register_metrics(void);
+/* Looks whether writes would work, and tells edges if that has changed. */
+void store_core_check_writes(struct store_core *core);
 
 /* ---- for handlers (core_rows.c) ---- */
 

@@ -15,7 +15,8 @@ enum {
 };
 
 static struct {
-    uint64_t commits, records, rows, failed_commits, no_space, dirty_chats, marker_lag, replies;
+    uint64_t commits, records, rows, failed_commits, no_space, dirty_chats, marker_lag, replies,
+        writable;
 } counters;
 
 static const struct cq_metric metrics[] = {
@@ -32,6 +33,8 @@ static const struct cq_metric metrics[] = {
      &counters.dirty_chats},
     {"chasqui_store_marker_lag_records", "Records a restart would replay", CQ_METRIC_GAUGE,
      &counters.marker_lag},
+    {"chasqui_store_writable", "1: the disk takes writes, as far as is known", CQ_METRIC_GAUGE,
+     &counters.writable},
     {"chasqui_store_replies_total", "Answers sent after a commit", CQ_METRIC_COUNTER,
      &counters.replies},
 };
@@ -132,6 +135,7 @@ on_durable(struct store_core *core, struct store_batch *b)
     counters.rows += b->row_count;
     counters.replies += b->reply_count;
     core->durable_pos = b->first_pos + b->record_count - 1;
+    core->is_failing = false;
     if (b->marker) {
         core->marker = b->marker;
     }
@@ -197,6 +201,7 @@ start_over(struct store_core *core, struct store_batch *failed)
     core->commit_time_pos = 0;
     core->refuse_until_mono_ms = cq_now_mono_ms() + FULL_DISK_PAUSE_MS;
     core->refuse_err = rc == -CQ_E_NO_SPACE ? rc : -CQ_E_UNAVAILABLE;
+    core->is_failing = true;
     int opened = is_refusal(rc) ? 0 : store_engine_reopen(core->engine);
     if (!opened) {
         core->last_pos = core->durable_pos = store_engine_last_pos(core->engine);
@@ -227,6 +232,18 @@ store_core_on_commit_done(void *ctx, void *job)
     }
     on_durable(core, b);
     store_batch_destroy(&b);
+}
+
+void
+store_core_check_writes(struct store_core *core)
+{
+    struct cq_store_state state = {!core->is_failing && store_engine_has_room(core->engine)};
+    counters.writable = state.writes;
+    if (state.writes != core->writes) {
+        core->writes = state.writes;
+        CQ_LOG(WARN, "STORE-WRITES", "taken=%d", state.writes);
+        store_core_tell_edges(core, CQ_BUS_STORE_STATE, &cq_store_state_schema, &state);
+    }
 }
 
 void

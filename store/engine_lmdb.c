@@ -71,11 +71,10 @@ pages_needed(const store_engine_t *e, const struct store_commit *c)
 }
 
 static int
-check_space(store_engine_t *e, const struct store_commit *c)
+check_pages(const store_engine_t *e, uint64_t pages)
 {
     MDB_envinfo info;
     struct statvfs fs;
-    uint64_t pages = pages_needed(e, c);
     mdb_env_info(e->env, &info);
     if ((info.me_last_pgno + 1 + pages) * e->page_bytes > info.me_mapsize) {
         return -CQ_E_NO_SPACE;
@@ -86,6 +85,15 @@ check_space(store_engine_t *e, const struct store_commit *c)
         return -CQ_E_NO_SPACE;
     }
     return 0;
+}
+
+bool
+store_engine_has_room(const store_engine_t *e)
+{
+    enum {
+        PAGES = 64
+    };
+    return e->env && check_pages(e, PAGES) == 0;
 }
 
 /* Says once that commits are refused, and once that they work again. */
@@ -233,7 +241,7 @@ store_engine_commit(store_engine_t *e, const struct store_commit *c)
     }
     rc = try_again(e);
     if (rc == 0) {
-        rc = check_space(e, c);
+        rc = check_pages(e, pages_needed(e, c));
     }
     if (rc == 0) {
         rc = write_txn(e, c);
