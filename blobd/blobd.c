@@ -22,6 +22,7 @@ static const struct cq_bus_row rows[] = {
     {CQ_BUS_BLOB_END, blobd_on_end, "edge"},
     {CQ_BUS_BLOB_DROP, blobd_on_drop, "edge"},
     {CQ_BUS_BLOB_READ, blobd_on_read, "edge"},
+    {CQ_BUS_BLOB_PLACE, blobd_on_place, "edge"},
     {CQ_BUS_BLOB_COLLECT, blobd_on_collect, "store"},
     {CQ_BUS_BLOB_SAVE, blobd_on_save, "store"},
     {CQ_BUS_BLOB_SAVE_BEGIN, blobd_on_save_begin, "store"},

@@ -86,7 +86,7 @@ void blobd_read_destroy(struct blobd_reads **r);
 void blobd_read_tidy(struct blobd_reads *r);
 /* It is being removed. */
 void blobd_read_forget(struct blobd_reads *r, const struct cq_id *id);
-cq_bus_handler blobd_on_read;
+cq_bus_handler blobd_on_read, blobd_on_place;
 
 /* ---- what is on disk and should not be (sweep.c) ---- */
 

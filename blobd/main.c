@@ -32,7 +32,7 @@ static const struct cq_config_item items[] = {
     ITEM("upload-idle-s", UINT, upload_idle_s, "60", 1, 86400, "s",
          "the file of an upload that nobody touches is closed"),
     ITEM("uploads-open-max", UINT, uploads_open_max, "4096", 1, 100000, "", "uploads at the same time"),
-    ITEM("disk-threads", UINT, disk_threads, "4", 1, 32, "", "threads that read and write"),
+    ITEM("disk-threads", UINT, disk_threads, "8", 1, 32, "", "threads that read and write"),
     ITEM("sweep-s", UINT, sweep_s, "3600", 1, YEAR_S, "s", "pause between two walks over all files"),
     ITEM("orphan-grace-s", UINT, orphan_grace_s, "86400", 0, YEAR_S, "s",
          "a file that the store does not know lives so long"),

@@ -2,6 +2,7 @@
  * Reading complete blobs. A few stay open, as a download asks many times for the same one.
  */
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/rt/check.h"
 #include "common/rt/log.h"
@@ -13,14 +14,15 @@ enum {
     BUCKETS = 1024,
     OPEN_MAX = 512,
     IDLE_MS = 30000,
-    READS_MAX = 2048 /* under way; the next one is BUSY */
+    RECHECK_MS = 60000, /* what was checked so long ago is opened and checked anew */
+    READS_MAX = 2048    /* under way; the next one is BUSY */
 };
 
 struct open_blob {
     struct cq_id id;
     blobd_blob_t *blob;
     unsigned user_count; /* jobs that read it */
-    uint64_t used_mono_ms;
+    uint64_t opened_mono_ms, used_mono_ms;
     bool is_gone; /* removed meanwhile: closed by the last reader */
     struct open_blob *next;
 };
@@ -40,6 +42,7 @@ struct read_job {
     blobd_blob_t *blob;
     uint64_t offset;
     size_t size, at;
+    bool is_place; /* checked, not read: size is what was right */
     uint8_t *data;
 };
 
@@ -79,7 +82,8 @@ close_idle(struct blobd_reads *r, uint64_t idle_ms)
     for (size_t i = 0; i < BUCKETS; i++) {
         struct open_blob **at = &r->buckets[i];
         while (*at) {
-            bool is_idle = (*at)->is_gone || now - (*at)->used_mono_ms >= idle_ms;
+            bool is_idle = (*at)->is_gone || now - (*at)->used_mono_ms >= idle_ms ||
+                           now - (*at)->opened_mono_ms >= RECHECK_MS;
             if (!(*at)->user_count && is_idle) {
                 close_at(r, at);
             } else {
@@ -133,6 +137,10 @@ run(struct blobd_job *job)
         return;
     }
     r->size = length - r->offset < r->size ? (size_t)(length - r->offset) : r->size;
+    if (r->is_place) {
+        job->rc = blobd_blob_check(r->blob, r->offset, r->size, &r->size);
+        return;
+    }
     r->data = malloc(r->size + 2 * (size_t)CQ_BLOBFILE_PIECE_SIZE);
     job->rc = r->data ? blobd_blob_read(r->blob, r->offset, r->size, r->data, &r->at) : -CQ_E_BUSY;
 }
@@ -148,10 +156,28 @@ keep_open(struct blobd_reads *reads, struct read_job *r)
         blobd_blob_close(&r->blob);
         return;
     }
+    uint64_t now = cq_now_mono_ms();
     struct open_blob *open = cq_alloc(sizeof *open);
-    *open = (struct open_blob){.id = r->id, .blob = r->blob, .used_mono_ms = cq_now_mono_ms()};
+    *open = (struct open_blob){
+        .id = r->id, .blob = r->blob, .opened_mono_ms = now, .used_mono_ms = now};
     *at = open;
     reads->open_count++;
+}
+
+static void
+answer_place(const struct read_job *r)
+{
+    blobd_t *b = r->job.blobd;
+    char path[CQ_BLOB_PATH_MAX];
+    uint64_t at, inode;
+    if (!blobd_volume_path(b->volume, &r->id, path, sizeof path)) {
+        cq_bus_reply_err(b->bus, &r->from, -CQ_E_BAD_STATE, 0);
+        return;
+    }
+    blobd_blob_place(r->blob, r->offset, &at, &inode);
+    const struct cq_blob_placed m = {r->size, at, inode, {(const uint8_t *)path, strlen(path)}};
+    cq_bus_reply(b->bus, &r->from, &cq_blob_placed_schema, &m);
+    blobd_stats.bytes_out_total += r->size;
 }
 
 static void
@@ -171,6 +197,10 @@ answer(struct read_job *r)
     }
     if (r->job.rc) {
         cq_bus_reply_err(bus, &r->from, r->job.rc, 0);
+        return;
+    }
+    if (r->is_place) {
+        answer_place(r);
         return;
     }
     const struct cq_blob_bytes m = {blobd_blob_header(r->blob)->length, {r->data + r->at, r->size}};
@@ -195,13 +225,11 @@ done(struct blobd_job *job)
     free(r);
 }
 
-void
-blobd_on_read(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t count)
+/* what: as it was asked; rc: of reading that. */
+static void
+begin(blobd_t *b, const struct cq_bus_from *from, const struct read_job *what, int rc)
 {
-    blobd_t *b = ctx;
     struct blobd_reads *reads = b->reads;
-    struct cq_blob_read m;
-    int rc = cq_schema_read(&cq_blob_read_schema, fields, count, &m);
     if (!rc && reads->read_count >= READS_MAX) {
         rc = -CQ_E_BUSY;
     }
@@ -210,16 +238,42 @@ blobd_on_read(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, si
         return;
     }
     struct read_job *r = cq_alloc(sizeof *r);
-    *r = (struct read_job){.job = {.blobd = b, .run = run, .done = done},
-                           .from = *from,
-                           .id = m.id,
-                           .open = *place_of(reads, &m.id),
-                           .offset = m.offset,
-                           .size = (size_t)m.size};
+    *r = *what;
+    r->job = (struct blobd_job){.blobd = b, .run = run, .done = done};
+    r->from = *from;
+    r->open = *place_of(reads, &r->id);
     if (r->open) {
         r->open->user_count++;
         r->blob = r->open->blob;
     }
     reads->read_count++;
     blobd_job_start(&r->job);
+}
+
+void
+blobd_on_read(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t count)
+{
+    struct cq_blob_read m;
+    int rc = cq_schema_read(&cq_blob_read_schema, fields, count, &m);
+    struct read_job what = {.is_place = false};
+    if (!rc) {
+        what.id = m.id;
+        what.offset = m.offset;
+        what.size = (size_t)m.size;
+    }
+    begin(ctx, from, &what, rc);
+}
+
+void
+blobd_on_place(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t count)
+{
+    struct cq_blob_place m;
+    int rc = cq_schema_read(&cq_blob_place_schema, fields, count, &m);
+    struct read_job what = {.is_place = true};
+    if (!rc) {
+        what.id = m.id;
+        what.offset = m.offset;
+        what.size = (size_t)m.size;
+    }
+    begin(ctx, from, &what, rc);
 }

@@ -178,7 +178,9 @@ run_end(struct blobd_ask *ask)
 {
     struct blobd_upload *u = ask->upload;
     if (u->transfer == ask->transfer) {
-        int rc = ask->flag ? blobd_part_keep(u->part) : blobd_part_cut(u->part);
+        /* What is complete is synced when it is sealed, and what is cut off then is nothing. */
+        bool is_sealed = ask->flag && is_complete(u->part);
+        int rc = is_sealed ? 0 : ask->flag ? blobd_part_keep(u->part) : blobd_part_cut(u->part);
         if (rc) {
             return rc;
         }

@@ -15,6 +15,10 @@
 
 #include "blobd/volume_disk.h"
 
+enum {
+    WRITE_BACK_BYTES = 1048576
+};
+
 struct blobd_part {
     crypto_generichash_state piece; /* of the piece that offset lies in; first: it is aligned */
     struct cq_blobfile_header header;
@@ -283,6 +287,12 @@ blobd_part_append(blobd_volume_t *v, blobd_part_t *p, const void *data, size_t n
         /* Half of it may be there: the file's end is what a restart believes. */
         (void)!ftruncate(p->fd, (off_t)(CQ_BLOBFILE_HEADER_SIZE + p->offset));
         return rc;
+    }
+    /* The disk begins with what is there, so that the sync at the end need not wait for all. */
+    uint64_t begun = p->offset - p->offset % WRITE_BACK_BYTES;
+    if ((p->offset + n) / WRITE_BACK_BYTES != begun / WRITE_BACK_BYTES) {
+        (void)sync_file_range(p->fd, (off_t)(CQ_BLOBFILE_HEADER_SIZE + begun), WRITE_BACK_BYTES,
+                              SYNC_FILE_RANGE_WRITE);
     }
     take(p, data, n);
     return 0;

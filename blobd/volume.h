@@ -81,6 +81,14 @@ const uint8_t *blobd_blob_root(const blobd_blob_t *b); /* CQ_BLOB_HASH_SIZE byte
  * number of threads. */
 int blobd_blob_read(const blobd_blob_t *b, uint64_t offset, size_t n, uint8_t *out, size_t *at)
     CQ_MUST_CHECK;
+/* Checks n > 0 bytes from offset where they are; pieces that were checked before, since the blob
+ * was opened, are not read again. *good: how many are right, from the offset on. 0 if any is;
+ * BAD_ARG, CORRUPT, IO. From any number of threads. */
+int blobd_blob_check(const blobd_blob_t *b, uint64_t offset, size_t n, size_t *good) CQ_MUST_CHECK;
+/* Where the byte at this offset is: *at in the file of this inode. */
+void blobd_blob_place(const blobd_blob_t *b, uint64_t offset, uint64_t *at, uint64_t *inode);
+/* The absolute path of a blob's file. False: it has none that fits. */
+bool blobd_volume_path(const blobd_volume_t *v, const struct cq_id *id, char *out, size_t out_size);
 /* 0 also if there is none. */
 int blobd_blob_remove(blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
 

@@ -61,6 +61,15 @@ blobd_volume_blob_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id)
     (void)snprintf(out, BLOBD_NAME_SIZE, "blobs/%.3s/%s", hex, hex);
 }
 
+bool
+blobd_volume_path(const blobd_volume_t *v, const struct cq_id *id, char *out, size_t out_size)
+{
+    char name[BLOBD_NAME_SIZE];
+    blobd_volume_blob_name(name, id);
+    int n = v->path ? snprintf(out, out_size, "%s/%s", v->path, name) : -1;
+    return n > 0 && (size_t)n < out_size;
+}
+
 int
 blobd_volume_sync_folder(const blobd_volume_t *v, const char *name)
 {
@@ -229,6 +238,7 @@ blobd_volume_open(const struct blobd_volume_cfg *cfg, blobd_volume_t **out)
     (void)pthread_mutex_init(&v->making, NULL);
     (void)mkdir(cfg->dir, 0700);
     v->dir_fd = open(cfg->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    v->path = realpath(cfg->dir, NULL);
     int rc = v->dir_fd < 0 ? -CQ_E_IO : lock(v);
     if (!rc) {
         rc = make_folders(v);
@@ -262,6 +272,7 @@ blobd_volume_close(blobd_volume_t **v)
         (void)close((*v)->dir_fd);
     }
     (void)pthread_mutex_destroy(&(*v)->making);
+    free((*v)->path);
     free(*v);
     *v = NULL;
 }

@@ -16,6 +16,7 @@ struct blobd_volume {
     int dir_fd;
     int lock_fd;
     uint64_t reserve_bytes;
+    char *path;             /* absolute, of the folder; NULL: nobody knows */
     bool is_same_boot;      /* the machine has not restarted since what is here was written */
     pthread_mutex_t making; /* a folder of blobs: nobody relies on one that is not durable */
 };

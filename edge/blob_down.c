@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: MPL-2.0
- * Downloads: the store says who may, blobd gives the bytes, checked. A bounded number of parts is
- * asked for ahead; they may come in any order and leave in theirs, when the client's socket takes
- * them. The answer's head waits for the first part: before that an error can still be said.
+ * Downloads: the store says who may, blobd checks the bytes. If its file can be opened here, they
+ * are read from there (BLOB_PLACE); else they come over the bus (BLOB_READ), a bounded number of
+ * parts asked for ahead; those may come in any order and leave in theirs. Either way nothing is
+ * read before the client's socket takes it. The answer's head waits for the first bytes: before
+ * that an error can still be said.
  */
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/rt/log.h"
 
@@ -17,6 +22,7 @@ enum {
     ETAG_SIZE = 2 * CQ_BLOB_HASH_SIZE + 3,
     FIELD_MAX = 512, /* longest If-None-Match that is looked at */
     HEADERS_MAX = 512,
+    FAR_MS = 60000, /* blobd's files cannot be opened here: so long that is not tried again */
 };
 
 struct download;
@@ -38,6 +44,10 @@ struct download {
     uint64_t asked;   /* up to here parts are asked for */
     uint64_t written; /* up to here they have been given to the connection */
     struct slot slots[EDGE_BLOB_WINDOW];
+    int fd;          /* of blobd's file; -1: over the bus */
+    uint64_t skip;   /* what lies before the blob's first byte there */
+    uint64_t placed; /* up to here the bytes there are right */
+    bool is_placing; /* more is being checked */
     struct edge_tus_range range;
     char etag[ETAG_SIZE];
     char if_range[FIELD_MAX], if_none_match[FIELD_MAX];
@@ -161,6 +171,103 @@ ask_part(struct download *d, struct slot *s)
     return rc;
 }
 
+/* ---- from the file ---- */
+
+static void on_placed(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count);
+
+static void
+ask_place(struct download *d)
+{
+    uint64_t left = d->end - d->placed;
+    const struct cq_blob_place m = {d->b.id, d->placed,
+                                    left < CQ_BLOB_PLACE_MAX ? left : CQ_BLOB_PLACE_MAX};
+    const struct edge_blob_ask ask = {"blobd", CQ_BUS_BLOB_PLACE, &cq_blob_place_schema,
+                                      &m,      on_placed,         d};
+    int rc = edge_blob_ask(&d->b, &ask);
+    d->is_placing = !rc;
+    if (rc) {
+        fail(d, rc);
+    }
+}
+
+/* blobd has just read these bytes: they are in memory, and reading them does not keep the loop. */
+static void
+give_placed(struct download *d)
+{
+    static uint8_t part[EDGE_BLOB_PART_BYTES];
+    while (d->b.conn && d->written < d->placed && !edge_net_is_blocked(d->b.conn)) {
+        uint64_t left = d->placed - d->written;
+        size_t n = left < sizeof part ? (size_t)left : sizeof part;
+        ssize_t got = pread(d->fd, part, n, (off_t)(d->skip + d->written));
+        if (got <= 0) {
+            fail(d, -CQ_E_IO);
+            return;
+        }
+        give(d, (struct cq_view){part, (size_t)got});
+    }
+    bool is_due = d->placed < d->end && d->placed - d->written <= CQ_BLOB_PLACE_MAX / 2;
+    if (d->b.conn && is_due && !d->is_placing) {
+        ask_place(d);
+    }
+}
+
+/* The very file that blobd means? Another machine may have one of this name. */
+static bool
+open_place(struct download *d, const struct cq_blob_placed *m)
+{
+    char path[CQ_BLOB_PATH_MAX + 1];
+    struct stat st;
+    if (!edge_head_copy(m->path, path, sizeof path) || m->at < d->placed) {
+        return false;
+    }
+    d->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (d->fd < 0) {
+        return false;
+    }
+    if (fstat(d->fd, &st) || !S_ISREG(st.st_mode) || st.st_ino != m->inode) {
+        (void)close(d->fd);
+        d->fd = -1;
+        return false;
+    }
+    d->skip = m->at - d->placed;
+    return true;
+}
+
+static void go_on(struct download *d);
+
+static void
+take_place(struct download *d, const struct cq_blob_placed *m)
+{
+    if (d->fd < 0 && !open_place(d, m)) {
+        d->b.edge->blob_far_until_mono_ms = cq_now_mono_ms() + FAR_MS;
+        go_on(d);
+        return;
+    }
+    d->placed += m->good;
+    give_placed(d);
+}
+
+static void
+on_placed(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+{
+    (void)detail;
+    struct download *d = ctx;
+    struct cq_blob_placed m;
+    d->is_placing = false;
+    if (!err && (cq_schema_read(&cq_blob_placed_schema, fields, count, &m) || !m.good ||
+                 m.good > d->end - d->placed)) {
+        err = -CQ_E_INTERNAL;
+    }
+    if (err) {
+        fail(d, err);
+    } else if (d->b.conn) {
+        take_place(d, &m);
+    }
+    edge_blob_release(&d->b);
+}
+
+/* ---- over the bus ---- */
+
 /* Gives on what is here and next, and asks for more, as far as the client takes it. */
 static void
 go_on(struct download *d)
@@ -213,13 +320,21 @@ on_read(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
 static void
 on_room(struct edge_blob *b)
 {
-    go_on((struct download *)b);
+    struct download *d = (struct download *)b;
+    if (d->fd >= 0) {
+        give_placed(d);
+    } else {
+        go_on(d);
+    }
 }
 
 static void
 on_free(struct edge_blob *b)
 {
     struct download *d = (struct download *)b;
+    if (d->fd >= 0) {
+        (void)close(d->fd);
+    }
     for (size_t i = 0; i < EDGE_BLOB_WINDOW; i++) {
         cq_buf_free(&d->slots[i].data);
     }
@@ -256,8 +371,12 @@ begin(struct download *d, const struct cq_blob_meta *m)
         answer_without_body(d, d->is_part ? 206 : 200);
         return;
     }
-    d->asked = d->written = d->from;
-    go_on(d);
+    d->asked = d->written = d->placed = d->from;
+    if (!d->b.edge->cfg->blob_files || cq_now_mono_ms() < d->b.edge->blob_far_until_mono_ms) {
+        go_on(d);
+    } else {
+        ask_place(d);
+    }
 }
 
 static void
@@ -284,6 +403,7 @@ edge_blob_down_get(const struct edge_blob_request *rq)
         return;
     }
     const struct edge_head *h = rq->head;
+    d->fd = -1;
     d->is_head = edge_head_is(h->method, "HEAD");
     if (edge_head_count(h, "range") == 1 && !d->is_head) {
         edge_tus_range(edge_head_field(h, "range"), &d->range);

@@ -72,6 +72,8 @@ const struct cq_config_item edge_config_items[] = {
      "closing down: time in which all are sent away and what they asked is answered"},
     {"blob-max-bytes", CQ_CONFIG_UINT, AT(blob_max_bytes), "104857600", 1, UINT64_C(1) << 40,
      "bytes", "largest blob (blobd has a bound of its own)"},
+    {"blob-files", CQ_CONFIG_BOOL, AT(blob_files), "true", 0, 0, "",
+     "read blobs from blobd's files, if they are on this machine, and not over the bus"},
     {"transfers-max", CQ_CONFIG_UINT, AT(transfers_max), "1000", 1, 100000, "",
      "uploads and downloads at the same time"},
     {"user-transfers-max", CQ_CONFIG_UINT, AT(user_transfers_max), "64", 1, 100000, "",

@@ -42,6 +42,7 @@ struct edge_config {
     uint64_t drain_notice_ms;
     uint64_t drain_limit_ms;
     uint64_t blob_max_bytes;
+    bool blob_files;
     uint64_t transfers_max;
     uint64_t user_transfers_max;
     uint64_t transfer_timeout_ms;

@@ -73,8 +73,9 @@ typedef struct edge {
     edge_sessions_t sessions;
     edge_session_t *dirty;
     struct edge_call *calls;
-    struct edge_blob *blobs;      /* requests under way */
-    struct edge_monitor *monitor; /* NULL: metrics-port is 0 */
+    struct edge_blob *blobs;         /* requests under way */
+    uint64_t blob_far_until_mono_ms; /* blob files are on another machine, it seems */
+    struct edge_monitor *monitor;    /* NULL: metrics-port is 0 */
     struct edge_scrape *scrape;
     bool had_blobd; /* one has been there */
     uint64_t

@@ -51,6 +51,7 @@ static const struct cq_bus_op bus_ops[] = {
 #define ANSWER_blob_meta       &cq_blob_meta_schema
 #define ANSWER_blob_unknown    &cq_blob_unknown_schema
 #define ANSWER_blob_saved      &cq_blob_saved_schema
+#define ANSWER_blob_placed     &cq_blob_placed_schema
 #define ANSWER_blob_ids        &cq_blob_ids_schema
 #define ANSWER_presence_states &cq_presence_states_schema
 #include "common/wire/bus_ops.def"

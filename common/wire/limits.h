@@ -42,6 +42,7 @@ enum {
     CQ_BLOB_PART_MAX = 131072,        /* bytes of a blob in one request on the bus */
     CQ_BLOB_PATH_MAX = 4064,          /* folder of a backup that is being made */
     CQ_BLOB_CHECK_MAX = 1048576,      /* bytes of a blob in one check */
+    CQ_BLOB_PLACE_MAX = 524288,       /* bytes of a blob that are placed at once */
     CQ_BLOB_LIST_MAX = 1024,          /* blobs in one list on the bus */
     CQ_HEARTBEAT_INTERVAL_MS = 25000, /* default: client and edge ping each other */
     CQ_HEARTBEAT_LIMIT_MS = 60000,    /* default: silence after which a peer is dead */

@@ -27,6 +27,7 @@ without:
   sync      SYNC and CHATS of users with 200 chats: --times 500
   recovery  kill -9 until the first answer: --kills 3 --load-ms 3000
             these four on a store that is filled before: --users 1000 --friends 200 (chats: half of the product) --filled 1000000 (messages)
+  blob      uploads and downloads at once, next to nginx if it is there (nginx-light): --transfers 200 --bytes 10000000
   fsck      a check of the whole database, no bus: --messages 500000 --chats 50000; the full size: --messages 10000000 --chats 1000000
 NAME --help tells the rest. Programs: build/release/bin, or CHASQUI_BIN. TMPDIR says on which disk it runs.
 People are put into the store before it starts (chasqui-bench-seed).
@@ -219,6 +220,10 @@ main() {
     EDGES=
     TLS=no
     case $name in
+        blob)
+            shift
+            CHASQUI_BIN=$BIN exec /usr/bin/python3 "$REPO/tests/bench/blob.py" "$@"
+            ;;
         chat | failover | flap | idle | login | storm | store | store-bus | history | sync | recovery | fsck) shift ;;
         '')
             usage

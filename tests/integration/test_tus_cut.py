@@ -14,7 +14,7 @@ from tus import DATA, Http, Resuming, Tus, bearer
 CUT = 200_000
 KILLS = 3
 SIZE = 10_000_000
-SYSTEM = {"edges": 2, "edge": ["--user-transfers-max", "200", "--handshake-timeout-ms", "3000"]}
+SYSTEM = {"edges": 2, "edge": ["--blob-files", "false", "--user-transfers-max", "200", "--handshake-timeout-ms", "3000"]}
 
 
 @pytest.fixture(scope="module")
