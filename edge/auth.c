@@ -196,6 +196,7 @@ edge_auth_on_resume(edge_t *e, edge_session_t *s, const struct edge_request *rq)
         return 0;
     }
     e->metrics->resumes_total++;
+    edge_arrive_begin(&e->arrivals, s, cq_now_mono_ms());
     struct identity id = {
         .user = t.user,
         .device = t.device,

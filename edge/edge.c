@@ -164,11 +164,38 @@ on_work(void *ctx)
     }
 }
 
+static void
+on_arrive_timer(void *ctx)
+{
+    (void)ctx; /* the turn's end does the work */
+}
+
+/* Those in line come in as far as there are places. */
+static void
+call_in(edge_t *e)
+{
+    struct edge_arrivals *a = &e->arrivals;
+    edge_session_t *s = NULL;
+    if (!a->count && !a->line_count) {
+        return;
+    }
+    edge_arrive_look(a, &e->sessions, cq_now_mono_ms());
+    while (edge_ws_has_time(e) && (s = edge_arrive_next(a, &e->sessions))) {
+        uint64_t since_us = cq_now_mono_us();
+        edge_ops_resume(e, s);
+        edge_ws_spent(e, since_us);
+    }
+    if (a->line_count) { /* should nothing else wake us */
+        cq_timer_start(e->arrive_timer, a->count < EDGE_ARRIVE_MAX ? 1 : EDGE_ARRIVE_MS, 0);
+    }
+}
+
 /* End of a turn: what it produced for each session leaves as one frame. */
 static void
 on_turn(void *ctx)
 {
     edge_t *e = ctx;
+    call_in(e);
     while (e->dirty) {
         edge_session_t *s = e->dirty;
         edge_session_dirty_remove(s);
@@ -208,6 +235,7 @@ edge_new(cq_loop_t *loop, const struct edge_config *cfg)
     e->deliver_timer = cq_timer_new(loop, edge_deliver_on_timer, e);
     e->init_timer = cq_timer_new(loop, edge_store_on_timer, e);
     e->drain_timer = cq_timer_new(loop, edge_drain_on_timer, e);
+    e->arrive_timer = cq_timer_new(loop, on_arrive_timer, e);
     /* Before the bus's hook, so that events of our hook leave in the same turn. */
     cq_loop_on_turn(loop, on_turn, e);
     e->scrape = edge_scrape_new(e);
@@ -246,6 +274,8 @@ edge_destroy(edge_t **edge)
     cq_timer_destroy(&e->deliver_timer);
     cq_timer_destroy(&e->init_timer);
     cq_timer_destroy(&e->drain_timer);
+    cq_timer_destroy(&e->arrive_timer);
+    edge_arrive_free(&e->arrivals);
     edge_limiter_destroy(&e->limiter);
     edge_revoked_destroy(&e->revoked);
     cq_buf_free(&e->scratch);

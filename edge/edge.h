@@ -12,6 +12,7 @@
 #include "common/rt/bus.h"
 #include "common/rt/loop.h"
 
+#include "edge/arrive.h"
 #include "edge/config.h"
 #include "edge/limiter.h"
 #include "edge/metrics.h"
@@ -88,10 +89,11 @@ typedef struct edge {
     struct edge_cursor sweep;
     bool is_sweeping;
     uint64_t sweep_period_ms;
-    cq_timer_t *sweep_timer, *work_timer, *deliver_timer, *init_timer, *drain_timer;
+    cq_timer_t *sweep_timer, *work_timer, *deliver_timer, *init_timer, *drain_timer, *arrive_timer;
     struct edge_cursor epoch_cursor; /* who is still to be told the new epoch */
     bool is_telling_epoch;
     struct edge_drain drain;
+    struct edge_arrivals arrivals;
 } edge_t;
 
 /* Gives an edge that listens and connects to the broker. NULL if it cannot listen (logged). cfg is

@@ -95,6 +95,7 @@ struct edge_net_cfg {
     uint64_t request_timeout_ms;  /* from accept, or the last answer, to the end of a request */
     uint64_t transfer_timeout_ms; /* a peer that has to send or take a body moves at least */
     uint64_t transfer_min_bytes;  /* so many bytes in that time */
+    unsigned newcomer_share;      /* of the loop's time that newcomers may have at most, percent */
     size_t connections_max;
     size_t address_max; /* connections of one address, 0: any number */
     struct edge_frame_limits frames;
@@ -116,9 +117,13 @@ size_t edge_net_raise_descriptors(void);
 /* For how many more connections are there file descriptors? */
 size_t edge_net_descriptors_free(const edge_net_t *net);
 
-/* It is somebody we know. Until then its input is served after that of those who are, a bounded
- * number per turn: a storm of newcomers (handshakes, TLS, tokens) must not make the others wait. */
+/* It is somebody we know. Until then it has to do with newcomer_share: a storm of newcomers
+ * (handshakes, TLS, tokens), or of ends, must not make the others wait. */
 void edge_net_settle(edge_conn_t *c);
+/* Work for newcomers that is not done in a call of this layer: is there time for some now? It is
+ * counted afterwards, from when it began (cq_now_mono_us). */
+bool edge_net_has_time(edge_net_t *net);
+void edge_net_spent(edge_net_t *net, uint64_t since_us);
 void edge_net_set_user(edge_conn_t *c, void *user);
 void *edge_net_user(const edge_conn_t *c);
 /* The client, as the load balancer names it if there is one. */

@@ -68,6 +68,7 @@ edge_net_body_want(edge_conn_t *c, size_t n)
     if (!x || !x->body_left || x->is_streaming) {
         return;
     }
+    edge_net_settle(c); /* what it sends is wanted */
     x->wanted += n;
     if (x->is_expecting) {
         x->is_expecting = false;

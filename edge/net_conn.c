@@ -19,7 +19,6 @@ enum {
     FAILED = EDGE_TLS_FAILED,
     ENDING_MS = 2000, /* for the peer's Close or its end of the connection */
     OUT_ROOM_MIN = 256,
-    NEWCOMERS_PER_TURN = 24, /* reads from them: two or three milliseconds of work */
 };
 
 /* ---- lists ---- */
@@ -82,48 +81,10 @@ edge_net_conn_in_drop(edge_conn_t *c)
     }
 }
 
-/* ---- newcomers wait for turns with time for them ---- */
-
 void
 edge_net_settle(edge_conn_t *c)
 {
     c->is_settled = true;
-}
-
-static void
-put_off(edge_conn_t *c)
-{
-    edge_net_t *net = c->net;
-    c->is_later = true;
-    c->later_prev = net->later.last;
-    *(c->later_prev ? &c->later_prev->later_next : &net->later.first) = c;
-    net->later.last = c;
-    c->events = 0;
-    (void)uv_poll_stop(&c->poll);
-}
-
-static void
-take_up(edge_conn_t *c)
-{
-    edge_net_t *net = c->net;
-    if (c->is_later) {
-        *(c->later_prev ? &c->later_prev->later_next : &net->later.first) = c->later_next;
-        *(c->later_next ? &c->later_next->later_prev : &net->later.last) = c->later_prev;
-        c->later_prev = c->later_next = NULL;
-        c->is_later = false;
-    }
-}
-
-void
-edge_net_conn_turn(void *ctx)
-{
-    edge_net_t *net = ctx;
-    net->newcomers_left = NEWCOMERS_PER_TURN;
-    for (int i = 0; net->later.first && i < NEWCOMERS_PER_TURN; i++) {
-        edge_conn_t *c = net->later.first;
-        take_up(c);
-        edge_net_conn_watch(c);
-    }
 }
 
 /* ---- life and end ---- */
@@ -181,7 +142,7 @@ edge_net_kill(edge_conn_t *c)
     c->out = NULL;
     edge_net_listen_forget(c);
     unlink_conn(c);
-    take_up(c);
+    edge_net_pace_forget(c);
     c->net->count--;
     c->net->cfg.stats->connections--;
     uv_close((uv_handle_t *)&c->poll, on_handle_closed);
@@ -445,6 +406,18 @@ take(edge_conn_t *c, uint8_t *p, size_t n)
     }
 }
 
+/* The peer has ended it. When thousands do so at once, the others get their turns in between. */
+static void
+end(edge_conn_t *c)
+{
+    c->is_over = true;
+    if (edge_net_pace_ask(c)) {
+        uint64_t since_us = cq_now_mono_us();
+        edge_net_kill(c);
+        edge_net_spent(c->net, since_us);
+    }
+}
+
 /* One piece from the socket; with TLS, also what came with it in the same record. */
 static void
 read_input(edge_conn_t *c)
@@ -458,7 +431,7 @@ read_input(edge_conn_t *c)
             break;
         }
         if (n <= 0) {
-            edge_net_kill(c);
+            end(c);
             return;
         }
         take(c, c->net->buffer, (size_t)n);
@@ -470,20 +443,28 @@ read_input(edge_conn_t *c)
     edge_net_conn_watch(c);
 }
 
-static bool
-has_time_for(edge_conn_t *c)
+static void
+read_any(edge_conn_t *c)
+{
+    if (c->is_over) {
+        edge_net_kill(c);
+    } else if (c->state == EDGE_CONN_PROXY) {
+        read_proxy(c);
+    } else if (c->state == EDGE_CONN_SHAKING) {
+        shake(c);
+    } else if (may_read(c)) {
+        read_input(c);
+    }
+    edge_net_conn_watch(c);
+}
+
+void
+edge_net_conn_serve(edge_conn_t *c)
 {
     edge_net_t *net = c->net;
-    if (c->is_settled) {
-        return true;
-    }
-    if (!net->newcomers_left) {
-        net->cfg.stats->put_off_total++;
-        put_off(c);
-        return false;
-    }
-    net->newcomers_left--;
-    return true;
+    uint64_t since_us = cq_now_mono_us();
+    read_any(c);
+    edge_net_spent(net, since_us);
 }
 
 static void
@@ -501,15 +482,10 @@ on_poll(uv_poll_t *poll, int status, int events)
     if (!has_input || !may_read(c)) {
         return;
     }
-    if (!has_time_for(c)) {
-        return;
-    }
-    if (c->state == EDGE_CONN_PROXY) {
-        read_proxy(c);
-    } else if (c->state == EDGE_CONN_SHAKING) {
-        shake(c);
-    } else {
-        read_input(c);
+    if (c->is_settled) {
+        read_any(c);
+    } else if (edge_net_pace_ask(c)) {
+        edge_net_conn_serve(c);
     }
 }
 

@@ -94,6 +94,7 @@ struct edge_conn {
     bool is_close_sent : 1;
     bool is_settled : 1; /* somebody we know: served first */
     bool is_later : 1;
+    bool is_over : 1; /* its peer has ended it: it goes when it is taken up again */
 };
 
 struct edge_net {
@@ -111,10 +112,14 @@ struct edge_net {
     struct {
         edge_conn_t *first, *last;
     } lists[EDGE_CONN_LIST_COUNT];
-    unsigned newcomers_left; /* that may be served in this turn */
     struct {
+        cq_timer_t *timer;
+        bool is_planned;
+        bool is_closed; /* nobody is accepted for now */
+        int64_t credit_us;
+        uint64_t at_us; /* up to when it has been given */
         edge_conn_t *first, *last;
-    } later;
+    } pace;
     struct cq_view rest;                  /* of that, what came behind the head being served */
     uint8_t buffer[EDGE_CONN_READ_BYTES]; /* what was just read */
 };
@@ -135,10 +140,21 @@ void edge_net_conn_finish(edge_conn_t *c);
 struct edge_conn_in *edge_net_conn_in(edge_conn_t *c);
 void edge_net_conn_in_drop(edge_conn_t *c);
 
-/* A turn ends: the next one serves a bounded number of newcomers. */
-void edge_net_conn_turn(void *ctx);
+/* Reads what has come from a newcomer, or ends what is over, and counts the time. May free c. */
+void edge_net_conn_serve(edge_conn_t *c);
+
+/* net_pace.c: what newcomers may have of our time */
+/* May it be served now? If not, it is in line: it will be. */
+bool edge_net_pace_ask(edge_conn_t *c);
+/* It is not in line any more. */
+void edge_net_pace_forget(edge_conn_t *c);
+/* May somebody be accepted now? If not, the listener is closed for a moment. */
+bool edge_net_pace_may_accept(edge_net_t *net);
+void edge_net_pace_refill(edge_net_t *net);
+void edge_net_pace_on_timer(void *ctx);
 
 /* net_listen.c */
+void edge_net_listen_open(edge_net_t *net);
 /* The client's address is known: may it stay? False: it is gone. */
 bool edge_net_listen_admit(edge_conn_t *c);
 void edge_net_listen_forget(edge_conn_t *c);

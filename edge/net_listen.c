@@ -141,8 +141,8 @@ on_listener(uv_poll_t *poll, int status, int events)
 {
     (void)events;
     edge_net_t *net = poll->data;
-    /* No more while those who are in have to wait: the rest waits in the listener's queue. */
-    for (int i = 0; !status && !net->later.first && i < ACCEPTS_PER_TURN; i++) {
+    uint64_t since_us = cq_now_mono_us();
+    for (int i = 0; !status && i < ACCEPTS_PER_TURN && edge_net_pace_may_accept(net); i++) {
         struct sockaddr_storage address;
         socklen_t size = sizeof address;
         int fd = accept4(net->fd, (struct sockaddr *)&address, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
@@ -151,9 +151,16 @@ on_listener(uv_poll_t *poll, int status, int events)
         } else if (errno == EMFILE || errno == ENFILE) {
             refuse_for_descriptors(net);
         } else if (errno != ECONNABORTED && errno != EINTR) {
-            return;
+            break;
         }
     }
+    edge_net_spent(net, since_us);
+}
+
+void
+edge_net_listen_open(edge_net_t *net)
+{
+    (void)uv_poll_start(net->listener, UV_READABLE, on_listener);
 }
 
 /* ---- time ---- */
@@ -229,7 +236,7 @@ begin_listening(edge_net_t *net)
     int rc = uv_poll_init(cq_loop_uv(net->cfg.loop), net->listener, net->fd);
     CQ_ASSERT(rc == 0);
     net->listener->data = net;
-    (void)uv_poll_start(net->listener, UV_READABLE, on_listener);
+    edge_net_listen_open(net);
     return true;
 }
 
@@ -255,8 +262,8 @@ edge_net_new(const struct edge_net_cfg *cfg)
     tick_ms = tick_ms < TICK_MIN_MS ? TICK_MIN_MS : tick_ms > TICK_MAX_MS ? TICK_MAX_MS : tick_ms;
     net->timer = cq_timer_new(cfg->loop, on_tick, net);
     cq_timer_start(net->timer, tick_ms, tick_ms);
-    cq_loop_on_turn(cfg->loop, edge_net_conn_turn, net);
-    edge_net_conn_turn(net);
+    net->pace.timer = cq_timer_new(cfg->loop, edge_net_pace_on_timer, net);
+    net->pace.at_us = cq_now_mono_us();
     on_tick(net);
     return net;
 }
@@ -275,7 +282,6 @@ edge_net_destroy(edge_net_t **p)
     if (!net) {
         return;
     }
-    cq_loop_off_turn(net->cfg.loop, edge_net_conn_turn, net);
     for (int i = 0; i < EDGE_CONN_LIST_COUNT; i++) {
         while (net->lists[i].first) {
             edge_net_kill(net->lists[i].first);
@@ -291,6 +297,7 @@ edge_net_destroy(edge_net_t **p)
         (void)close(net->spare_fd);
     }
     cq_timer_destroy(&net->timer);
+    cq_timer_destroy(&net->pace.timer);
     edge_ip_list_destroy(&net->proxies);
     edge_ip_count_destroy(&net->addresses);
     free(net);

@@ -79,7 +79,7 @@ static bool
 is_blocked(const edge_t *e, const edge_session_t *s)
 {
     return s->state == EDGE_STATE_AUTHENTICATING || s->state == EDGE_STATE_ANNOUNCING ||
-           s->is_logging_out || s->is_leaving || is_full(e, s);
+           s->is_logging_out || s->is_leaving || s->is_in_line || is_full(e, s);
 }
 
 /* The client's values as an array of their own in the scratch buffer, checked to be nested no
@@ -225,8 +225,14 @@ run_ops(edge_t *e, edge_session_t *s, cq_reader_t *r, size_t count)
 {
     while (count && s->state != EDGE_STATE_CLOSING && !is_blocked(e, s)) {
         struct cq_frame_op op;
+        cq_reader_t before = *r;
         if (cq_frame_next(r, &op)) {
             return -CQ_E_BAD_FRAME;
+        }
+        if (op.code == CQ_OP_RESUME && s->state == EDGE_STATE_CONNECTED &&
+            !edge_arrive_ask(&e->arrivals, s)) {
+            *r = before;
+            break;
         }
         count--;
         run_op(e, s, &op);

@@ -72,6 +72,8 @@ typedef struct edge_session {
     bool wants_ping : 1;
     bool is_logging_out : 1;
     bool is_leaving : 1; /* drain: no more of its operations are begun */
+    bool is_in_line : 1; /* its RESUME waits, see arrive.h */
+    bool is_called : 1;  /* and may begin now */
 } edge_session_t;
 
 /* A place in the walk over all sessions that survives their ends. */

@@ -91,7 +91,8 @@ visit(edge_t *e, edge_session_t *s, uint64_t now)
         visit_closing(s, now);
         return;
     }
-    if (s->state == EDGE_STATE_CONNECTED && now - s->state_mono_ms >= e->cfg->auth_timeout_ms) {
+    if (s->state == EDGE_STATE_CONNECTED && !s->is_in_line &&
+        now - s->state_mono_ms >= e->cfg->auth_timeout_ms) {
         e->metrics->auth_timeout_total++;
         edge_close(e, s, EDGE_CLOSE_NO_LOGIN);
         return;

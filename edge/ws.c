@@ -257,6 +257,18 @@ edge_ws_settle(edge_session_t *s)
     }
 }
 
+bool
+edge_ws_has_time(const edge_t *e)
+{
+    return edge_net_has_time(e->ws->net);
+}
+
+void
+edge_ws_spent(const edge_t *e, uint64_t since_us)
+{
+    edge_net_spent(e->ws->net, since_us);
+}
+
 void
 edge_ws_pause(edge_session_t *s, bool paused)
 {
@@ -358,6 +370,7 @@ listen_for_clients(struct edge_ws *ws)
         .request_timeout_ms = cfg->handshake_timeout_ms,
         .transfer_timeout_ms = cfg->transfer_timeout_ms,
         .transfer_min_bytes = cfg->transfer_min_bytes,
+        .newcomer_share = (unsigned)cfg->newcomer_share_percent,
         .connections_max = cfg->session_max + CONNECTIONS_BESIDES,
         .address_max = cfg->address_connections_max,
         .frames = {.frame_max_bytes = cfg->frame_max_bytes,

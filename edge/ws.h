@@ -22,6 +22,9 @@ void edge_ws_flush(edge_t *e, edge_session_t *s);
 bool edge_ws_is_waiting(const edge_session_t *s);
 /* The session is logged in: its input comes before newcomers'. */
 void edge_ws_settle(edge_session_t *s);
+/* edge_net_has_time and edge_net_spent. */
+bool edge_ws_has_time(const edge_t *e);
+void edge_ws_spent(const edge_t *e, uint64_t since_us);
 /* Stops or goes on reading from the client. */
 void edge_ws_pause(edge_session_t *s, bool paused);
 /* Closes the connection at once, without words. Frees s. Not from within the session's own

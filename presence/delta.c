@@ -14,7 +14,7 @@
 /* An edge with 100,000 users dies: they leave in portions, so that neither Redis nor a turn is
  * overrun. */
 enum {
-    LEFT_MAX = 1000
+    LEFT_MAX = 64
 };
 
 struct entry {
@@ -179,16 +179,19 @@ presence_delta_is_visible(const presence_delta_t *d,
     return true;
 }
 
-static void
-end_grace(presence_delta_t *d, uint64_t now_ms)
+bool
+presence_delta_leave(presence_delta_t *d, uint64_t now_ms)
 {
     if (now_ms < d->extended_ms) {
-        return;
+        return false;
     }
-    for (int n = 0; n < LEFT_MAX && !presence_list_is_empty(&d->leaving); n++) {
+    for (int n = 0; !presence_list_is_empty(&d->leaving); n++) {
         struct entry *e = PRESENCE_LIST_OF(d->leaving.next, struct entry, leaving);
         if (e->grace_end_ms > now_ms) {
-            return;
+            return false;
+        }
+        if (n == LEFT_MAX) {
+            return true;
         }
         presence_list_remove(&e->leaving);
         d->visible_count--;
@@ -197,6 +200,7 @@ end_grace(presence_delta_t *d, uint64_t now_ms)
         queue_change(d, e, now_ms); /* may free e */
         d->cfg.on_left(d->cfg.ctx, &id, seen_unix_ms);
     }
+    return false;
 }
 
 static void
@@ -223,7 +227,7 @@ tell_changes(presence_delta_t *d, uint64_t now_ms)
 void
 presence_delta_step(presence_delta_t *d, uint64_t now_ms)
 {
-    end_grace(d, now_ms);
+    (void)presence_delta_leave(d, now_ms);
     tell_changes(d, now_ms);
 }
 

@@ -67,6 +67,8 @@ void presence_delta_extend(presence_delta_t *d, uint64_t now_ms);
 bool presence_delta_is_visible(const presence_delta_t *d,
                                const struct cq_id *user,
                                uint64_t *since_unix_ms);
+/* Ends the grace of some of those whose time has come. True: there are more. Call it every turn. */
+bool presence_delta_leave(presence_delta_t *d, uint64_t now_ms);
 /* One step; call it every tick_ms / PRESENCE_DELTA_SLICES. */
 void presence_delta_step(presence_delta_t *d, uint64_t now_ms);
 /* Is anything left for a step to do, now or later? */

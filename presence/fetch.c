@@ -9,7 +9,7 @@
 #include "presence/note.h"
 
 enum {
-    SLOT_MAX = 1024,
+    SLOT_MAX = 64, /* more would only wait in the store, and messages behind them */
     SLOT_MIN = 8,
     IDS_MAX = 50000, /* about so many ids may be in the answers that come in one turn */
     DEADLINE_MS = 5000

@@ -52,7 +52,8 @@ on_drained(void *ctx, edge_conn_t *c)
 static unsigned
 on_upgrade(void *ctx, edge_conn_t *c, const struct edge_head *h, struct edge_net_upgrade *answer)
 {
-    (void)ctx, (void)c, (void)h, (void)answer;
+    (void)ctx, (void)h, (void)answer;
+    edge_net_settle(c);
     return 0;
 }
 
@@ -128,6 +129,7 @@ run(const struct options *o)
         .port = (uint16_t)o->port,
         .tls = tls,
         .request_timeout_ms = o->timeout_ms,
+        .newcomer_share = 100,
         .connections_max = SIZE_MAX,
         .frames = {o->max_frame, o->max_message, true},
         .calls = &calls,

@@ -58,6 +58,7 @@ serve(struct bench_crowd *c, size_t number)
 {
     struct helper *me = &c->helpers[number];
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    bench_measure_give_way();
     bench_conn_start();
     bench_conn_sources((unsigned)number * ADDRESSES);
     struct bench_login_cfg cfg = c->cfg;

@@ -312,6 +312,7 @@ bench_flap_run(int argc, char **argv)
     const struct bench_talk_cfg cfg = {&run.seed, run.o.pairs, run.o.rate,
                                        (uint16_t)run.o.system.port};
     struct bench_talk *t = bench_talk_start(&cfg);
+    bench_measure_give_way();
     open_and_say_memory();
     be_quiet(t);
     for (size_t i = 0; i < sizeof phases / sizeof phases[0]; i++) {

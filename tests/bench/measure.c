@@ -2,6 +2,7 @@
 #include "tests/bench/measure.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 
 enum {
     PATH_ROOM = 4200,
+    NICENESS = 10,
     BLOCK = 4096,
     PROBE_BLOCKS = 1024
 };
@@ -234,6 +236,15 @@ bench_measure_memory(const struct bench_procs *p, struct bench_sample *s)
 {
     for (size_t i = 0; i < p->count; i++) {
         memory_of(p->list[i].pid, &s->pss_bytes[i], &s->anonymous_bytes[i]);
+    }
+}
+
+void
+bench_measure_give_way(void)
+{
+    errno = 0;
+    if (nice(NICENESS) == -1 && errno) {
+        bench_measure_fail("nice: errno %d", errno);
     }
 }
 

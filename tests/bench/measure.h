@@ -79,6 +79,8 @@ void bench_measure_say_memory(const char *metric,
                               const struct bench_sample *from,
                               const struct bench_sample *to,
                               double per);
+/* Those who storm stand for clients on other machines: this process gives way to the services. */
+void bench_measure_give_way(void);
 uint64_t bench_measure_own_cpu_ns(void);
 /* Bytes this process has given to write calls. With fdatasync after each commit that is what the
  * disk gets; the kernel's own account of it (write_bytes) counts a whole folio of the page cache,

@@ -117,3 +117,21 @@ def test_uploads_per_user_and_per_address(world):
     assert begin_upload(d, ana) == (429, True)  # the user, wherever
     assert [begin_upload(c, bob) for _ in range(2)] == [(400, False), (429, True)]  # the address, whoever
     assert begin_upload(d, bob)[0] in (400, 429)
+
+
+def test_who_come_back_at_once_wait_in_line_and_nobody_is_forgotten(world):
+    """The store answers nobody's SYNC: those behind come in nevertheless, and all are answered at last."""
+    world.stand.on_call = lambda *call: None
+    e = world.edge(limit_resume_per_s=0)
+    crowd = [Raw(e.port) for _ in range(150)]
+    for i, c in enumerate(crowd):
+        token = world.stand.token(i.to_bytes(16, "big"), b"d" * 16, f"user{i}")
+        c.send([RESUME, 1, token], [SYNC, 2, None, 0])
+    crowd.pop(40).close()
+    for c in crowd:
+        assert c.answer(1)[0] == OK
+    until(lambda: len(world.stand.unanswered) >= len(crowd), "every SYNC has reached the store")
+    world.stand.answer_late(0, [])
+    for c in crowd:
+        c.answer(2)
+        c.close()

@@ -744,7 +744,7 @@ def metric(world, name):
 
 def test_a_crowd_of_newcomers_is_put_off_and_nobody_is_forgotten(world):
     """What they want is there all at once; a turn serves some of them, and whoever is logged in always."""
-    e = world.edge(limit_login_per_s=0, limit_login_name_per_s=0)
+    e = world.edge(limit_login_per_s=0, limit_login_name_per_s=0, newcomer_share_percent=1)
     known = person(e.port)
     crowd = [Raw(e.port, shake=False) for _ in range(200)]
     request = (f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{e.port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -136,6 +136,27 @@ test_back_within_grace(void **state)
     assert_int_equal(since_unix_ms, 7000000); /* since the first time */
 }
 
+/* An edge with thousands of users died: a turn ends the grace of some. */
+static void
+test_a_crowd_leaves_in_portions(void **state)
+{
+    presence_delta_t *d = *state;
+    enum {
+        CROWD = 1000
+    };
+    for (uint32_t i = 1; i <= CROWD; i++) {
+        up(d, i, 0);
+        down(d, i, 10);
+    }
+    assert_false(presence_delta_leave(d, 10 + GRACE_MS - 1));
+    unsigned turns = 1;
+    for (; presence_delta_leave(d, 10 + GRACE_MS); turns++) {
+        assert_true(told.left <= turns * 100);
+    }
+    assert_true(turns >= CROWD / 100);
+    assert_int_equal(told.left, CROWD);
+}
+
 /* Told as one last state, not as a story. */
 static void
 test_changes_meet_in_the_queue(void **state)
@@ -274,6 +295,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_comes_and_leaves),
         TEST(test_back_within_grace),
+        TEST(test_a_crowd_leaves_in_portions),
         TEST(test_changes_meet_in_the_queue),
         TEST(test_ceiling),
         TEST(test_quiet),
