@@ -104,11 +104,30 @@ take_welcome(cq_session_t *s, const struct cq_welcome *w)
     cq_session_sync(s);
 }
 
+/* The server has given this device up: it was logged out, and forgotten to make room for others.
+ * The person has proved who they are, so it goes on as a new one. */
+static void
+renew_device(cq_session_t *s)
+{
+    s->is_device_renewed = true;
+    int rc = cq_session_new_device(s);
+    if (rc) {
+        cq_session_give_up(s, -rc, "the database of this device cannot be used");
+        return;
+    }
+    cq_session_log_in(s);
+}
+
 static void
 on_auth(cq_session_t *s, const struct cq_pending *p, struct cq_answer *a)
 {
     (void)p;
     struct cq_welcome w;
+    if (a->err == CQ_E_BAD_DEVICE && s->auth && s->auth->op == CQ_OP_LOGIN &&
+        !s->is_device_renewed) {
+        renew_device(s);
+        return;
+    }
     if (a->err) {
         refused(s, a->err, a->retry_after_ms);
         return;

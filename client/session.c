@@ -297,6 +297,7 @@ take_command(cq_session_t *s, struct cq_command *cmd)
             cq_session_answer(s, s->auth, CQ_E_BUSY, "another login was started");
         }
         s->auth = cmd;
+        s->is_device_renewed = false;
         set_offline(s, CQ_PHASE_IDLE);
         start_connecting(s);
         return;

@@ -110,6 +110,7 @@ struct cq_session { /* NOLINT(clang-analyzer-optin.performance.Padding): by mean
     enum cq_phase phase;
     bool is_wanted;              /* stay connected */
     struct cq_command *auth;     /* SIGNUP or LOGIN to do; else RESUME */
+    bool is_device_renewed;      /* for this login: not twice */
     struct cq_command *commands; /* not answered, oldest first */
     struct cq_pending pending[CQ_PENDING_MAX];
     unsigned pending_count;

@@ -9,7 +9,8 @@
 enum {
     ACCOUNT_FIELDS_MIN = 3, /* rows of before privacy */
     ACCOUNT_FIELDS = 4,
-    DEVICE_FIELDS = 5
+    DEVICE_FIELDS_MIN = 5, /* rows of before audits were kept */
+    DEVICE_FIELDS = 7
 };
 
 void
@@ -51,6 +52,8 @@ store_device_write(cq_buf_t *b, const struct store_device *d)
     cq_pack_uint(b, d->created_unix_ms);
     cq_pack_uint(b, d->generation);
     cq_pack_bool(b, d->revoked);
+    cq_pack_uint(b, d->known_pos);
+    cq_pack_bool(b, d->retired);
 }
 
 int
@@ -58,12 +61,14 @@ store_device_read(struct cq_view row, struct store_device *d)
 {
     cq_reader_t r = cq_reader_of(row);
     memset(d, 0, sizeof *d);
-    cq_read_array(&r, DEVICE_FIELDS, DEVICE_FIELDS);
+    size_t fields = cq_read_array(&r, DEVICE_FIELDS_MIN, DEVICE_FIELDS);
     struct cq_view key = cq_read_bin(&r, sizeof d->key, sizeof d->key);
     struct cq_view label = cq_read_str(&r, 0, CQ_LABEL_MAX);
     uint64_t created_unix_ms = cq_read_uint(&r, UINT64_MAX);
     uint64_t generation = cq_read_uint(&r, UINT64_MAX);
     bool revoked = cq_read_bool(&r);
+    uint64_t known_pos = fields > DEVICE_FIELDS_MIN ? cq_read_uint(&r, UINT64_MAX) : 0;
+    bool retired = fields > DEVICE_FIELDS_MIN && cq_read_bool(&r);
     if (r.err || !cq_reader_at_end(&r)) {
         return -CQ_E_CORRUPT;
     }
@@ -74,5 +79,7 @@ store_device_read(struct cq_view row, struct store_device *d)
     d->created_unix_ms = created_unix_ms;
     d->generation = generation;
     d->revoked = revoked;
+    d->known_pos = known_pos;
+    d->retired = retired;
     return 0;
 }

@@ -28,6 +28,9 @@ struct store_device {
     uint64_t generation; /* of its tokens; raised by every login after a revocation */
     bool revoked;        /* tokens up to generation are void; a login with the password makes a new
                             generation */
+    /* Absent in older rows: 0, false. */
+    uint64_t known_pos; /* it knows of the receipts that the log had up to there: audit.c */
+    bool retired;       /* a chat has forgotten it: it cannot log in again */
 };
 
 /* msgpack arrays in this order of fields; reading gives CORRUPT on anything else. */

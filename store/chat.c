@@ -354,6 +354,31 @@ apply_friend(struct store_chat *c, const struct cq_rec_friend *f)
     return 0;
 }
 
+static int
+apply_known(struct store_chat *c, const struct cq_rec_known *k)
+{
+    int member = store_chat_member(c, &k->user);
+    if (member < 0) {
+        return -CQ_E_CORRUPT;
+    }
+    struct store_chat_member *m = &c->members[member];
+    m->read_audit = m->read_audit && m->read_audit_pos > k->known_pos;
+    return 0;
+}
+
+static int
+apply_forget(struct store_chat *c, const struct cq_rec_forget *f)
+{
+    const struct store_chat_device *d = store_chat_device(c, &f->device);
+    if (!d || !cq_id_eq(&c->members[d->member].user, &f->user)) {
+        return -CQ_E_CORRUPT;
+    }
+    size_t i = (size_t)(d - c->devices);
+    c->device_count--;
+    memmove(c->devices + i, c->devices + i + 1, (c->device_count - i) * sizeof *c->devices);
+    return 0;
+}
+
 int
 store_chat_apply(struct store_chat *c,
                  uint64_t pos,
@@ -378,12 +403,19 @@ store_chat_apply(struct store_chat *c,
     case CQ_REC_FRIEND:
         rc = apply_friend(c, fields);
         break;
+    case CQ_REC_KNOWN:
+        rc = apply_known(c, fields);
+        break;
+    case CQ_REC_FORGET:
+        rc = apply_forget(c, fields);
+        break;
     case CQ_REC_COMMIT:
     case CQ_REC_PRIVACY:
         break;
     }
     if (!rc) {
         c->last_pos = pos;
+        c->changed_pos = kind == CQ_REC_KNOWN || kind == CQ_REC_FORGET ? c->changed_pos : pos;
     }
     return rc;
 }

@@ -5,7 +5,9 @@
  *   - seq counts a chat's messages from 1 without gaps;
  *   - a device's send is accepted only behind its last accepted one (prev), and its last CQ_WINDOW
  * answers are kept;
- *   - cursors (delivered per device, read per user) are set by max().
+ *   - cursors (delivered per device, read per user) are set by max();
+ *   - a device that was logged out for good may be forgotten, with its answers: it never sends
+ * again.
  *
  * store_chat_apply() is the only way to change it, for live requests and for replay alike. A record
  * at or below last_pos is skipped, so a replay adds nothing twice.
@@ -76,15 +78,16 @@ struct store_chat_member {
     uint64_t unread_count;
     uint64_t unread_time_unix_ms; /* of the last one */
     /* The Read_Audit row of (sender = this user, chat): exists from the peer's reading until all
-     * devices know it. */
+     * of the user's devices know it, which a KNOWN record says. */
     bool read_audit;
     uint64_t read_audit_pos;
 };
 
 struct store_chat {
     struct cq_id id;
-    uint64_t last_pos; /* log position of the last record applied */
-    uint64_t head;     /* last seq */
+    uint64_t last_pos;    /* log position of the last record applied */
+    uint64_t changed_pos; /* … of the last one that devices have to be told of: SYNC's version */
+    uint64_t head;        /* last seq */
     bool open;
     uint64_t key_version;
     struct store_chat_member members[STORE_CHAT_MEMBERS]; /* ascending by user id */

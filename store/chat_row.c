@@ -12,7 +12,7 @@
 #include "store/chat.h"
 
 enum {
-    CHAT_FIELDS = 10,
+    CHAT_FIELDS = 11,
     MEMBER_FIELDS = 10,
     DEVICE_FIELDS = 6,
     BLOCK_FIELDS = 3,
@@ -264,6 +264,7 @@ store_chat_write(cq_buf_t *b, const struct store_chat *c)
     uint64_t rank = open && count < c->tail_count ? open[-1].rank : c->tail_rank;
     cq_pack_array(b, CHAT_FIELDS);
     cq_pack_uint(b, c->last_pos);
+    cq_pack_uint(b, c->last_pos - c->changed_pos);
     cq_pack_uint(b, c->head);
     cq_pack_bool(b, c->open);
     cq_pack_uint(b, c->key_version);
@@ -312,6 +313,7 @@ store_chat_read(struct cq_view row, struct store_chat *c)
     cq_reader_t r = cq_reader_of(row);
     (void)cq_read_array(&r, CHAT_FIELDS, CHAT_FIELDS);
     c->last_pos = cq_read_uint(&r, UINT64_MAX);
+    c->changed_pos = c->last_pos - cq_read_uint(&r, c->last_pos);
     c->head = cq_read_uint(&r, UINT64_MAX - 1);
     c->open = cq_read_bool(&r);
     c->key_version = cq_read_uint(&r, UINT32_MAX);
@@ -339,6 +341,7 @@ store_chat_read_open(struct cq_view row, bool *open)
     cq_reader_t r = cq_reader_of(row);
     (void)cq_read_array(&r, CHAT_FIELDS, CHAT_FIELDS);
     (void)cq_read_uint(&r, UINT64_MAX); /* last_pos */
+    (void)cq_read_uint(&r, UINT64_MAX); /* … less changed_pos */
     (void)cq_read_uint(&r, UINT64_MAX); /* head */
     *open = cq_read_bool(&r);
     return r.err ? -CQ_E_CORRUPT : 0;

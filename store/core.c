@@ -309,7 +309,6 @@ store_core_close(struct store_core *core)
     }
     store_account_free(core);
     store_device_free(core);
-    store_sync_free(core);
     store_blob_free(core);
     store_batch_destroy(&core->building);
     store_projection_destroy(&core->projection);

@@ -81,8 +81,7 @@ struct store_core {
     struct store_revoked *revoked;
     struct store_blobs *blobs;                       /* on_blob.c */
     struct store_blob_link_question *blob_questions; /* blob_link.c: under way on the bus */
-    struct store_seen *seen;              /* versions that devices have synced to (on_sync.c) */
-    char (*edges)[CQ_ACTOR_NAME_MAX + 1]; /* alive */
+    char (*edges)[CQ_ACTOR_NAME_MAX + 1];            /* alive */
     size_t edge_count;
     bool stopping;
     int exit_code;
@@ -206,7 +205,6 @@ typedef int store_call_fn(struct store_core *core, struct store_call *call, cons
 store_call_fn store_on_send, store_on_ack, store_on_typing;
 /* on_sync.c */
 store_call_fn store_on_sync, store_on_chats, store_on_keys;
-void store_sync_free(struct store_core *core);
 /* history.c */
 store_call_fn store_on_history;
 /* on_job.c */
@@ -260,6 +258,37 @@ void store_device_put(struct store_core *core,
                       const struct cq_id *user,
                       const struct cq_id *device,
                       const struct store_device *row);
+
+/* Frees a place among the devices of a chat that is full: one that was logged out is forgotten, and
+ * cannot log in again. 0; BAD_DEVICE (all of them may still act); other. */
+int store_device_make_room(struct store_core *core, struct store_chat *chat) CQ_MUST_CHECK;
+
+/* ---- audit.c: which Read_Audit rows do all of a user's devices know? begin, look at each chat of
+ * the user, end ---- */
+
+struct store_audit {
+    struct cq_id user, device;
+    struct store_device row; /* of the device */
+    bool has_device;
+    uint64_t knows_pos;    /* the device, up to there */
+    uint64_t all_know_pos; /* all that are not logged out */
+    bool is_news;          /* a row that waits for others, too, is now known to the device */
+    struct cq_id *chats;   /* whose row ends */
+    size_t count, room;
+    int rc;
+};
+/* The device says what it knows: version (none, 0: no device does). 0; REVOKED if there is no such
+ * device, see store_device_check; other. */
+int store_audit_begin(struct store_core *core,
+                      const struct cq_id *user,
+                      const struct cq_id *device,
+                      uint64_t version,
+                      struct store_audit *a) CQ_MUST_CHECK;
+void store_audit_look(struct store_audit *a, const struct store_chat *chat, int member);
+/* Writes what follows, as soon as writes are taken (else the next SYNC does). After any begin. */
+int store_audit_end(struct store_core *core, struct store_audit *a) CQ_MUST_CHECK;
+/* A device of the user was logged out: no row waits for it any more. */
+int store_audit_logged_out(struct store_core *core, const struct cq_id *user) CQ_MUST_CHECK;
 
 /* on_blob.c */
 cq_bus_handler store_on_blob_reserve, store_on_blob_whole, store_on_blob_release,

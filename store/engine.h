@@ -49,7 +49,7 @@ enum store_table {
 
 enum {
     STORE_KEY_MAX = 200,
-    STORE_SCHEMA_VERSION = 3
+    STORE_SCHEMA_VERSION = 4
 };
 
 /* A map_bytes that suits most: address space, not disk. The file grows with the data only. */

@@ -16,8 +16,7 @@
  * Accounts, names, devices, owners and friend rows are written through: each row is checked against
  * those it names within one snapshot, and friend rows against the record that changed them last.
  *
- * What it cannot see: a message's ciphertext is known to its readers only; rows changed without a
- * record (a Read_Audit row that all devices know is deleted) are taken as either state.
+ * What it cannot see: a message's ciphertext is known to its readers only.
  */
 #ifndef STORE_FSCK_H
 #define STORE_FSCK_H

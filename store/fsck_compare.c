@@ -89,6 +89,7 @@ struct field {
 #        name, offsetof(struct type, name) \
     }
 static const struct field chat_fields[] = {
+    FIELD(store_chat, changed_pos),
     FIELD(store_chat, head),
     FIELD(store_chat, key_version),
 };
@@ -155,10 +156,9 @@ members_differ(const struct store_chat *is, const struct store_chat *should, str
         if (differ(member_fields, MEMBER_FIELD_COUNT, a, b, d)) {
             return true;
         }
-        /* It ends without a record, when all devices know it. */
-        if (a->read_audit && !b->read_audit) {
-            d->is = store_fsck_find_number("read_audit", 1);
-            d->should = store_fsck_find_number("read_audit", 0);
+        if (a->read_audit != b->read_audit) {
+            d->is = store_fsck_find_number("read_audit", a->read_audit);
+            d->should = store_fsck_find_number("read_audit", b->read_audit);
             return true;
         }
     }
@@ -339,9 +339,8 @@ check_audit(struct store_fsck *f, const struct store_fsck_entry *e, const struct
     }
 }
 
-/* Whether there is a Read_Audit row is the CHAT row's word, if the log allows it. */
 static void
-check_audits(struct store_fsck *f, const struct store_fsck_entry *e, const struct store_chat *row)
+check_audits(struct store_fsck *f, const struct store_fsck_entry *e)
 {
     const struct store_chat *c = &e->chat;
     for (int i = 0; i < STORE_CHAT_MEMBERS; i++) {
@@ -354,7 +353,7 @@ check_audits(struct store_fsck *f, const struct store_fsck_entry *e, const struc
             {c->last_pos, m->first_unread, m->unread_count, m->unread_time_unix_ms}};
         struct audit read = {STORE_TABLE_READ,
                              i,
-                             m->read_audit && row->members[i].read_audit,
+                             m->read_audit,
                              {m->read_audit_pos, peer->read, peer->read_time_unix_ms}};
         check_audit(f, e, &unread);
         check_audit(f, e, &read);
@@ -388,7 +387,7 @@ compare_at(struct store_fsck *f, struct store_fsck_entry *e)
     store_chat_init(&row, &e->chat.id);
     if (store_chat_read(value, &row) == 0) { /* it did when it was read */
         compare_chat(f, e, &row);
-        check_audits(f, e, &row);
+        check_audits(f, e);
     }
     store_chat_fini(&row);
     find_strays(f, e, false);

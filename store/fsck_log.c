@@ -202,6 +202,32 @@ after_receipt(struct replay *r, struct store_fsck_entry *e, uint64_t pos)
 
 /* ---- any record of a chat ---- */
 
+/* KNOWN and FORGET are about a member, FORGET about one of his devices that the chat knows. */
+static bool
+check_member(struct replay *r,
+             struct store_fsck_entry *e,
+             uint64_t pos,
+             enum cq_rec_kind kind,
+             const union store_record *fields)
+{
+    const struct cq_id *user = kind == CQ_REC_KNOWN ? &fields->known.user : &fields->forget.user;
+    int member = store_chat_member(&e->chat, user);
+    if (member < 0) {
+        break_chat(r, e, STORE_FSCK_LOG_MEMBER, pos, store_fsck_find_id("user", user).s,
+                   store_fsck_find_id("a member of chat", &e->chat.id).s);
+        return false;
+    }
+    const struct store_chat_device *d =
+        kind == CQ_REC_FORGET ? store_chat_device(&e->chat, &fields->forget.device) : NULL;
+    if (kind == CQ_REC_FORGET && (!d || d->member != member)) {
+        break_chat(r, e, STORE_FSCK_LOG_MEMBER, pos,
+                   store_fsck_find_id("device", &fields->forget.device).s,
+                   store_fsck_find_id("a device here of user", user).s);
+        return false;
+    }
+    return true;
+}
+
 static bool
 check_record(struct replay *r,
              struct store_fsck_entry *e,
@@ -219,6 +245,9 @@ check_record(struct replay *r,
     }
     if (kind == CQ_REC_MESSAGE) {
         return check_message(r, e, pos, &fields->message);
+    }
+    if (kind == CQ_REC_KNOWN || kind == CQ_REC_FORGET) {
+        return check_member(r, e, pos, kind, fields);
     }
     struct receipt in = receipt_of(kind, fields);
     return check_receipt(r, e, pos, &in);
@@ -306,7 +335,7 @@ chat_of(enum cq_rec_kind kind,
         union store_record *record,
         struct cq_id *chat)
 {
-    if (kind == CQ_REC_MESSAGE || kind == CQ_REC_RECEIPT || kind == CQ_REC_READ) {
+    if (kind != CQ_REC_FRIEND && kind != CQ_REC_COMMIT && kind != CQ_REC_PRIVACY) {
         *chat = cq_read_id(&fields);
         return !fields.err;
     }

@@ -85,7 +85,7 @@ build_receipts(store_engine_t *e, store_snapshot_t *s, struct step *step, bool *
     return rc ? rc : step->rc;
 }
 
-/* ---- 2 → 3: other rows of chats and of their indexes ---- */
+/* ---- 2 → 3 and 3 → 4: other rows of chats and of their indexes ---- */
 
 static const enum store_table chat_tables[] = {STORE_TABLE_CHAT, STORE_TABLE_INDEX,
                                                STORE_TABLE_UNREAD, STORE_TABLE_READ};
@@ -141,7 +141,7 @@ static int (*const migrations[STORE_SCHEMA_VERSION])(store_engine_t *,
                                                      store_snapshot_t *,
                                                      struct step *,
                                                      bool *) = {change_nothing, build_receipts,
-                                                                drop_chat_rows};
+                                                                drop_chat_rows, drop_chat_rows};
 
 /* ---- steps ---- */
 

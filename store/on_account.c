@@ -137,6 +137,20 @@ check_name(struct store_auth *a)
     return is_own ? -CQ_E_BUSY : rc && rc != -CQ_E_NOT_FOUND ? rc : -CQ_E_NAME_TAKEN;
 }
 
+/* A device that a chat has forgotten must not come back: what it sent there would be taken again.
+ */
+static int
+check_retired(struct store_auth *a)
+{
+    struct store_device now;
+    int rc = store_device_row(a->core, &a->user, &a->device_id, &now);
+    if (rc) {
+        return rc == -CQ_E_NOT_FOUND ? 0 : rc;
+    }
+    a->device.known_pos = now.known_pos;
+    return now.retired ? -CQ_E_BAD_DEVICE : 0;
+}
+
 /* The rows may have changed while the vault worked: a name, and a device id, can be taken only
  * once. */
 static int
@@ -148,6 +162,9 @@ store_rows(struct store_auth *a)
     }
     if (!rc && a->device_changed) {
         rc = check_owner(a);
+    }
+    if (!rc && a->device_changed && !a->is_new) {
+        rc = check_retired(a);
     }
     if (rc) {
         return rc;
@@ -201,6 +218,9 @@ settle_device(struct store_auth *a)
         return rc;
     }
     if (sodium_memcmp(a->device.key, a->device_key, sizeof a->device_key) != 0) {
+        return -CQ_E_BAD_DEVICE;
+    }
+    if (a->device.retired) {
         return -CQ_E_BAD_DEVICE;
     }
     if (a->device.revoked) {

@@ -158,6 +158,36 @@ store_device_put(struct store_core *core,
     }
 }
 
+int
+store_device_make_room(struct store_core *core, struct store_chat *chat)
+{
+    const struct store_chat_device *oldest = NULL;
+    struct store_device row;
+    uint64_t pos = 0;
+    if (chat->device_count < STORE_CHAT_DEVICES_MAX) {
+        return 0;
+    }
+    for (size_t i = 0; i < chat->device_count; i++) {
+        const struct store_chat_device *d = &chat->devices[i];
+        if (store_device_is_revoked(core, &chat->members[d->member].user, &d->device) &&
+            (!oldest || d->delivered < oldest->delivered)) {
+            oldest = d;
+        }
+    }
+    if (!oldest) {
+        return -CQ_E_BAD_DEVICE;
+    }
+    struct cq_rec_forget forget = {chat->id, chat->members[oldest->member].user, oldest->device};
+    int rc = store_core_writable(core);
+    rc = rc ? rc : store_device_row(core, &forget.user, &forget.device, &row);
+    rc = rc ? rc : store_core_append(core, chat, CQ_REC_FORGET, &forget, &pos);
+    if (!rc && !row.retired) {
+        row.retired = true;
+        store_device_put(core, &forget.user, &forget.device, &row);
+    }
+    return rc;
+}
+
 /* ---- operations ---- */
 
 struct listing {
@@ -214,6 +244,15 @@ tell_edges(void *ctx, void *arg, int rc)
     free(row);
 }
 
+static void
+end_audits(struct store_core *core, const struct cq_id *user)
+{
+    int rc = store_audit_logged_out(core, user);
+    if (rc) { /* the user's next SYNC does it */
+        CQ_LOG(ERROR, "STORE-AUDIT-LOGOUT-FAIL", "err=%s", cq_err_name(rc));
+    }
+}
+
 static int
 revoke(struct store_core *core, struct store_call *call, const struct cq_id *device)
 {
@@ -231,6 +270,7 @@ revoke(struct store_core *core, struct store_call *call, const struct cq_id *dev
         row.revoked = true;
         store_device_put(core, &call->user, device, &row);
         store_core_after(core, tell_edges, event);
+        end_audits(core, &call->user);
     }
     store_core_reply(core, call->from, &cq_empty_schema, "");
     return 0;

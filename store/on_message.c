@@ -58,14 +58,26 @@ repeat_send(struct store_core *core,
     return 0;
 }
 
-/* May the chat have one more device? */
+/* A device that is new to the chat: is it the user's, and is there room for it? */
 static int
-check_new_device(struct store_core *core, struct store_call *call, const struct store_chat *chat)
+admit_device(struct store_core *core, struct store_call *call, struct store_chat *chat)
 {
-    if (chat->device_count == STORE_CHAT_DEVICES_MAX) {
-        return -CQ_E_BAD_DEVICE;
-    }
-    return store_device_check(core, &call->user, &call->device);
+    int rc = store_device_check(core, &call->user, &call->device);
+    return rc ? rc : store_device_make_room(core, chat);
+}
+
+/* With this send the oldest of the kept answers goes. As long as that one is not durable it has not
+ * been given, and whoever sends so far ahead would find it gone when he repeats. */
+static bool
+is_window_full(const struct store_core *core,
+               const struct store_chat *chat,
+               const struct cq_id *device)
+{
+    const struct store_chat_device *d = store_chat_device(chat, device);
+    struct store_chat_index oldest;
+    return d && d->answer_count == CQ_WINDOW &&
+           store_chat_tail(chat, store_chat_answer(d, CQ_WINDOW - 1)->seq, &oldest) &&
+           oldest.pos > core->durable_pos;
 }
 
 /* Counts the reference in the commit that will have the message, and writes the record's media part
@@ -133,7 +145,10 @@ accept_send(struct store_core *core,
     if (send->key_version != chat->key_version) {
         return -CQ_E_KEY_VERSION;
     }
-    int rc = store_chat_device(chat, &call->device) ? 0 : check_new_device(core, call, chat);
+    if (is_window_full(core, chat, &call->device)) {
+        return -CQ_E_WINDOW_FULL;
+    }
+    int rc = store_chat_device(chat, &call->device) ? 0 : admit_device(core, call, chat);
     rc = rc ? rc : store_core_writable(core);
     rc = rc ? rc : refer(core, call, chat, send, &media);
     rc = rc ? rc : append_send(core, call, chat, send, (struct cq_view){media.data, media.size});
@@ -209,11 +224,14 @@ ack_chat(struct store_core *core, struct store_call *call, const struct cq_ack_c
         return -CQ_E_ABOVE_HEAD;
     }
     const struct store_chat_device *device = store_chat_device(chat, &call->device);
-    rc = device ? 0 : check_new_device(core, call, chat);
+    uint64_t held = device ? device->delivered : 0;
+    if (!device) {
+        rc = delivered ? admit_device(core, call, chat)
+                       : store_device_check(core, &call->user, &call->device);
+    }
     if (rc) {
         return rc;
     }
-    uint64_t held = device ? device->delivered : 0;
     if (ack->read > chat->members[member].read) {
         rc = append_read(core, call, chat, ack->read);
         held = held > ack->read ? held : ack->read;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "common/rt/check.h"
+#include "common/rt/log.h"
 
 #include "store/core.h"
 #include "store/record.h"
@@ -13,109 +14,21 @@
 enum {
     SYNC_CHATS_MAX = 1000,
     ANSWER_BYTES_MAX = 512 * 1024, /* leaves room under CQ_PUSH_FRAME_MAX */
-    DEVICES_MAX = 64,
 };
-
-/* ---- which versions devices have synced to: when all of a user's have, his Read_Audit rows are
- * settled ---- */
-
-struct store_seen {
-    struct seen_slot {
-        struct cq_id device;
-        uint64_t version;
-    } * slots;
-    size_t room, count;
-};
-
-static struct seen_slot *
-seen_slot(const struct store_seen *seen, const struct cq_id *device)
-{
-    size_t i = cq_id_hash(device) & (seen->room - 1);
-    while (!cq_id_is_none(&seen->slots[i].device) && !cq_id_eq(&seen->slots[i].device, device)) {
-        i = (i + 1) & (seen->room - 1);
-    }
-    return &seen->slots[i];
-}
-
-static void
-note_seen(struct store_core *core, const struct cq_id *device, uint64_t version)
-{
-    if (!core->seen) {
-        core->seen = cq_alloc(sizeof *core->seen);
-    }
-    struct store_seen *seen = core->seen;
-    if (2 * (seen->count + 1) > seen->room) {
-        struct store_seen bigger = {.room = seen->room ? 2 * seen->room : 256,
-                                    .count = seen->count};
-        bigger.slots = cq_alloc(bigger.room * sizeof *bigger.slots);
-        for (size_t i = 0; i < seen->room; i++) {
-            if (!cq_id_is_none(&seen->slots[i].device)) {
-                *seen_slot(&bigger, &seen->slots[i].device) = seen->slots[i];
-            }
-        }
-        free(seen->slots);
-        *seen = bigger;
-    }
-    struct seen_slot *slot = seen_slot(seen, device);
-    if (cq_id_is_none(&slot->device)) {
-        slot->device = *device;
-        seen->count++;
-    }
-    slot->version = version;
-}
-
-void
-store_sync_free(struct store_core *core)
-{
-    if (core->seen) {
-        free(core->seen->slots);
-        free(core->seen);
-        core->seen = NULL;
-    }
-}
-
-struct oldest {
-    struct store_core *core;
-    uint64_t version;
-};
-
-static bool
-on_device(void *ctx, struct cq_view key, struct cq_view value)
-{
-    struct oldest *o = ctx;
-    struct store_device row;
-    if (store_device_read(value, &row) || row.revoked) {
-        return true;
-    }
-    struct cq_id device = store_key_second(key);
-    uint64_t version =
-        seen_slot(o->core->seen, &device)->version; /* 0 if it has not synced since the start */
-    o->version = version < o->version ? version : o->version;
-    return o->version > 0;
-}
-
-/* The version that all of the user's devices have. */
-static uint64_t
-oldest_version(struct store_core *core, const struct cq_id *user)
-{
-    struct oldest o = {core, UINT64_MAX};
-    struct store_key prefix = store_key_of(user);
-    return store_core_scan(core, STORE_TABLE_DEVICE, &prefix, on_device, &o) ? 0 : o.version;
-}
 
 /* ---- SYNC ---- */
 
 struct changed {
     struct cq_id chat;
-    uint64_t last_pos;
+    uint64_t changed_pos;
     char peer_name[CQ_NAME_MAX + 1];
 };
 
 struct sync {
     struct store_core *core;
     struct store_call *call;
-    uint64_t version;         /* of the device */
-    uint64_t settled_version; /* of all devices */
+    uint64_t version; /* of the device */
+    struct store_audit audit;
     struct changed *chats;
     size_t count, room;
     int rc;
@@ -135,12 +48,8 @@ collect_changed(void *ctx, const struct cq_id *peer, const struct store_friend *
     if (s->rc) {
         return false;
     }
-    struct store_chat_member *m = &chat->members[member];
-    if (m->read_audit && m->read_audit_pos <= s->settled_version) {
-        m->read_audit = false;
-        store_projection_touch(s->core->projection, chat);
-    }
-    if (chat->last_pos <= s->version) {
+    store_audit_look(&s->audit, chat, member);
+    if (chat->changed_pos <= s->version) {
         return true;
     }
     if (s->count == s->room) {
@@ -149,7 +58,7 @@ collect_changed(void *ctx, const struct cq_id *peer, const struct store_friend *
         CQ_ASSERT(s->chats);
     }
     struct changed *c = &s->chats[s->count++];
-    *c = (struct changed){.chat = chat->id, .last_pos = chat->last_pos};
+    *c = (struct changed){.chat = chat->id, .changed_pos = chat->changed_pos};
     memcpy(c->peer_name, row->peer_name, sizeof c->peer_name);
     return true;
 }
@@ -159,7 +68,7 @@ compare_changed(const void *left, const void *right)
 {
     const struct changed *a = left;
     const struct changed *b = right;
-    return (a->last_pos > b->last_pos) - (a->last_pos < b->last_pos);
+    return (a->changed_pos > b->changed_pos) - (a->changed_pos < b->changed_pos);
 }
 
 static void
@@ -236,7 +145,7 @@ answer_sync(struct sync *s, bool reset)
     }
     struct cq_synced synced = {
         .epoch = s->core->epoch,
-        .version = i < s->count ? s->chats[i - 1].last_pos : s->core->last_pos,
+        .version = i < s->count ? s->chats[i - 1].changed_pos : s->core->last_pos,
         .reset = reset,
         .more = i < s->count,
         .chats = cq_list_of(&rows, i),
@@ -254,21 +163,19 @@ store_on_sync(struct store_core *core, struct store_call *call, const void *in)
     bool same_epoch = cq_id_eq(&sync->epoch, &core->epoch);
     bool reset = !same_epoch && !cq_id_is_none(&sync->epoch);
     uint64_t version = same_epoch && sync->version <= core->last_pos ? sync->version : 0;
-    int rc = store_device_check(core, &call->user, &call->device);
+    struct sync s = {.core = core, .call = call, .version = version};
+    int rc = store_audit_begin(core, &call->user, &call->device, version, &s.audit);
     if (rc) {
         return rc;
     }
-    note_seen(core, &call->device, version);
-    struct sync s = {
-        .core = core,
-        .call = call,
-        .version = version,
-        .settled_version = oldest_version(core, &call->user),
-    };
     rc = store_friend_each(core, &call->user, collect_changed, &s);
     s.rc = s.rc ? s.rc : rc;
     if (!s.rc) {
-        answer_sync(&s, reset);
+        answer_sync(&s, reset); /* first: it need not wait for the audits */
+    }
+    rc = store_audit_end(core, &s.audit);
+    if (rc) {
+        CQ_LOG(ERROR, "STORE-AUDIT-FAIL", "err=%s", cq_err_name(rc));
     }
     free(s.chats);
     return s.rc;

@@ -232,8 +232,8 @@ order_of(const struct cq_id *id)
     return order;
 }
 
-void
-store_projection_touch(store_projection_t *p, struct store_chat *c)
+static void
+touch(store_projection_t *p, struct store_chat *c)
 {
     struct store_entry *e = store_entry_of(c);
     if (e->dirty) {
@@ -281,7 +281,7 @@ store_projection_apply(store_projection_t *p,
     if (!rc && c->last_pos != before) {
         uint64_t *oldest = &p->oldest[cq_id_partition(&c->id)];
         *oldest = *oldest ? *oldest : pos;
-        store_projection_touch(p, c);
+        touch(p, c);
     }
     return rc;
 }

@@ -46,8 +46,6 @@ int store_projection_apply(store_projection_t *p,
                            uint64_t pos,
                            enum cq_rec_kind kind,
                            const void *fields) CQ_MUST_CHECK;
-/* Marks a chat dirty that was changed without a record (an audit row that everybody knows). */
-void store_projection_touch(store_projection_t *p, struct store_chat *c);
 /* Index entry of a message, from the tail or the table. 0, NOT_FOUND, other. */
 int store_projection_index(store_projection_t *p,
                            struct store_chat *c,

@@ -13,6 +13,8 @@ union store_record {
     struct cq_rec_commit commit;
     struct cq_rec_read read;
     struct cq_rec_privacy privacy;
+    struct cq_rec_known known;
+    struct cq_rec_forget forget;
 };
 
 /* Kind and fields; views borrow the bytes. 0 or -CQ_E_CORRUPT. */

@@ -80,6 +80,10 @@ chat_of(enum cq_rec_kind kind, const void *fields)
         return ((const struct cq_rec_read *)fields)->chat;
     case CQ_REC_FRIEND:
         return ((const struct cq_rec_friend *)fields)->chat;
+    case CQ_REC_KNOWN:
+        return ((const struct cq_rec_known *)fields)->chat;
+    case CQ_REC_FORGET:
+        return ((const struct cq_rec_forget *)fields)->chat;
     case CQ_REC_COMMIT:
     case CQ_REC_PRIVACY:
         break;

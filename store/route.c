@@ -224,6 +224,7 @@ static int (*const routers[])(store_route_t *, uint64_t, const void *) = {
     [CQ_REC_MESSAGE] = route_message, [CQ_REC_RECEIPT] = route_receipt,
     [CQ_REC_FRIEND] = route_friend,   [CQ_REC_COMMIT] = route_nothing,
     [CQ_REC_READ] = route_read,       [CQ_REC_PRIVACY] = route_privacy,
+    [CQ_REC_KNOWN] = route_nothing,   [CQ_REC_FORGET] = route_nothing,
 };
 
 static void
@@ -248,7 +249,7 @@ has_window(const store_route_t *r)
     return r->up && r->sent_pos - r->confirmed_pos < WINDOW;
 }
 
-/* Positions without an event (COMMIT) owe no confirmation. */
+/* Positions without an event (COMMIT, KNOWN, FORGET) owe no confirmation. */
 static void
 settle(store_route_t *r)
 {

@@ -286,6 +286,10 @@ cq_rec_schema(enum cq_rec_kind kind)
         return &cq_rec_read_schema;
     case CQ_REC_PRIVACY:
         return &cq_rec_privacy_schema;
+    case CQ_REC_KNOWN:
+        return &cq_rec_known_schema;
+    case CQ_REC_FORGET:
+        return &cq_rec_forget_schema;
     }
     return NULL;
 }

@@ -164,7 +164,9 @@ enum cq_rec_kind {
     CQ_REC_FRIEND = 3,
     CQ_REC_COMMIT = 4,
     CQ_REC_READ = 5,
-    CQ_REC_PRIVACY = 6
+    CQ_REC_PRIVACY = 6,
+    CQ_REC_KNOWN = 7,
+    CQ_REC_FORGET = 8
 };
 
 void cq_rec_write(cq_buf_t *b, enum cq_rec_kind kind, const void *in);

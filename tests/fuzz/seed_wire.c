@@ -119,7 +119,7 @@ static void
 save_records(cq_buf_t *b)
 {
     union message m;
-    for (int kind = CQ_REC_MESSAGE; kind <= CQ_REC_PRIVACY; kind++) {
+    for (int kind = CQ_REC_MESSAGE; kind <= CQ_REC_FORGET; kind++) {
         const struct cq_schema *s = cq_rec_schema((enum cq_rec_kind)kind);
         random_message(s, &pool, m.bytes);
         begin(b, FUZZ_RECORD);

@@ -121,13 +121,14 @@ def test_the_window_of_kept_answers(pair):
 
 
 def test_more_than_a_window_unanswered(pair):
-    """Whatever is refused of a too long pipeline, what is accepted is a prefix, and the rest can be sent again."""
+    """Of a pipeline that is too long a window is accepted, WINDOW_FULL stops it, and the rest can be sent again."""
     x, y = pair
     chat = x.chat(y)
     unsent = []
     for i in range(60):
         unsent.append(x.prepare(y, f"m{i + 1}"))
         x.dseq[chat] = unsent[-1][1]
+    names = set()
     while unsent:
         ops = [[OPS["SEND"], next(x.link.rids), *f] for f in unsent]
         x.link.send_ops(ops)
@@ -139,7 +140,10 @@ def test_more_than_a_window_unanswered(pair):
                 done += 1
             except Refused as e:
                 assert e.name in ("WINDOW_FULL", "OUT_OF_ORDER", "BUSY", "RATE_LIMITED"), e
+                assert e.name != "OUT_OF_ORDER" or e.detail == 60 - len(unsent) + done
+                names.add(e.name)
         assert done, "no progress"
+        assert "WINDOW_FULL" in names, "the answers of all 60 cannot be kept"
         unsent = unsent[done:]
     assert x.texts(y) == [f"m{i + 1}" for i in range(60)]
 

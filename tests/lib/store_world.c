@@ -450,6 +450,7 @@ store_world_settle(struct store_world *w, uint64_t user, uint64_t peer)
 {
     struct store_chat *c = store_world_chat(w, user, peer);
     struct cq_id id = store_world_user_id(user);
-    c->members[store_chat_member(c, &id)].read_audit = false;
-    store_projection_touch(w->core.projection, c);
+    struct cq_rec_known known = {c->id, id, w->core.last_pos};
+    uint64_t pos = 0;
+    check(store_core_append(&w->core, c, CQ_REC_KNOWN, &known, &pos), "a record of what is known");
 }

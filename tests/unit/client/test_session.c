@@ -195,6 +195,34 @@ test_conflict_is_loud(void **state)
     world_sent(w, op.rid, 1);
 }
 
+/* The server has forgotten this device, which was logged out, to make room for others. */
+static void
+test_a_device_that_was_given_up(void **state)
+{
+    struct world *w = *state;
+    struct fake_op op;
+    struct cq_id before = w->device;
+    world_send_text(w, "on its way");
+    world_expect_send(w, 1, 0, &op);
+    assert_true(cq_client_login(w->client, "alice", "password") > 0);
+    fake_edge_accept(w->edge);
+    fake_edge_expect(w->edge, CQ_OP_LOGIN, &op);
+    assert_true(cq_id_eq(&op.auth.device, &before));
+    fake_edge_err(w->edge, op.rid, CQ_E_BAD_DEVICE, 0, 0);
+    fake_edge_expect(w->edge, CQ_OP_LOGIN, &op);
+    assert_false(cq_id_eq(&op.auth.device, &before));
+    w->device = op.auth.device;
+    memcpy(w->device_key, op.auth.device_key.p, 32);
+    world_welcome(w, op.rid);
+    world_give_keys(w);
+    world_give_sync(w);
+    /* what may have been sent under the old id is said, not sent again */
+    world_send_text(w, "as another one");
+    world_expect_send(w, 1, 0, &op);
+    world_sent(w, op.rid, 1);
+    world_wait_for(w, CQ_CLIENT_EVENT_SENT);
+}
+
 /* Two processes of one home send the same row; the other one had its OK and went on for a window
  * before the copy of this one was answered. That is no clone. */
 static void
@@ -523,6 +551,7 @@ main(void)
         TEST(test_newer_key),
         TEST(test_conflict_is_loud),
         TEST(test_late_conflict_of_a_copy),
+        TEST(test_a_device_that_was_given_up),
         TEST(test_clone_is_seen_at_sync),
         TEST(test_messages_in_order_and_repeated),
         TEST(test_gap),

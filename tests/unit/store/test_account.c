@@ -56,7 +56,12 @@ static void
 device_round_trip(void **state)
 {
     (void)state;
-    struct store_device in = {.created_unix_ms = 5, .generation = 7, .revoked = true}, out;
+    struct store_device in = {.created_unix_ms = 5,
+                              .generation = 7,
+                              .revoked = true,
+                              .known_pos = UINT64_MAX,
+                              .retired = true},
+                        out;
     memset(in.key, 0xab, sizeof in.key);
     cq_buf_t b = {0};
     store_device_write(&b, &in); /* no label */
@@ -66,6 +71,7 @@ device_round_trip(void **state)
     assert_true(out.revoked);
     assert_int_equal(out.created_unix_ms, 5);
     assert_int_equal(out.generation, 7);
+    assert_true(out.known_pos == UINT64_MAX && out.retired);
     memset(in.label, 'l', CQ_LABEL_MAX);
     in.revoked = false;
     cq_buf_clear(&b);
@@ -73,6 +79,25 @@ device_round_trip(void **state)
     assert_int_equal(store_device_read(view(&b), &out), 0);
     assert_memory_equal(in.label, out.label, sizeof in.label);
     assert_false(out.revoked);
+    cq_buf_free(&b);
+}
+
+static void
+device_row_of_before_audits(void **state)
+{
+    (void)state;
+    static const uint8_t key[32] = {7};
+    struct store_device out = {.known_pos = 1, .retired = true};
+    cq_buf_t b = {0};
+    cq_pack_array(&b, 5);
+    cq_pack_bin(&b, key, sizeof key);
+    cq_pack_str(&b, "phone", 5);
+    cq_pack_uint(&b, 5);
+    cq_pack_uint(&b, 2);
+    cq_pack_bool(&b, true);
+    assert_int_equal(store_device_read(view(&b), &out), 0);
+    assert_true(out.revoked && out.generation == 2);
+    assert_true(out.known_pos == 0 && !out.retired);
     cq_buf_free(&b);
 }
 
@@ -119,7 +144,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(account_round_trip),    cmocka_unit_test(account_row_of_before_privacy),
         cmocka_unit_test(device_round_trip),     cmocka_unit_test(cut_and_longer_rows_are_corrupt),
-        cmocka_unit_test(bad_names_are_corrupt),
+        cmocka_unit_test(bad_names_are_corrupt), cmocka_unit_test(device_row_of_before_audits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -325,6 +325,62 @@ devices_are_bounded(void **state)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, fresh, done)
 
 static int
+known(struct store_chat *c, uint64_t pos, const struct cq_id *user, uint64_t known_pos)
+{
+    struct cq_rec_known k = {.chat = chat_id, .user = *user, .known_pos = known_pos};
+    return store_chat_apply(c, pos, CQ_REC_KNOWN, &k, &lookup);
+}
+
+static void
+a_read_audit_ends_when_it_is_known(void **state)
+{
+    struct store_chat *c = *state;
+    assert_int_equal(say(c, 2, true, 1, 1), 0);
+    assert_int_equal(receipt(c, 3, &bob, &none, 1), 0);
+    assert_int_equal(known(c, 4, &ann, 2), 0); /* what it had before */
+    assert_true(c->members[0].read_audit);
+    assert_int_equal(known(c, 5, &bob, 4), 0); /* the other one's devices */
+    assert_true(c->members[0].read_audit);
+    assert_int_equal(known(c, 6, &ann, 3), 0);
+    assert_false(c->members[0].read_audit);
+    assert_int_equal(known(c, 7, &chat_id, 3), -CQ_E_CORRUPT);
+    assert_int_equal(c->last_pos, 6);
+    assert_int_equal(c->changed_pos, 3); /* nobody has to be told */
+    assert_int_equal(say(c, 8, true, 2, 2), 0);
+    assert_int_equal(c->changed_pos, 8);
+    assert_int_equal(receipt(c, 9, &bob, &none, 2), 0);
+    assert_true(c->members[0].read_audit);
+}
+
+static int
+forget(struct store_chat *c, uint64_t pos, const struct cq_id *user, const struct cq_id *device)
+{
+    struct cq_rec_forget f = {.chat = chat_id, .user = *user, .device = *device};
+    return store_chat_apply(c, pos, CQ_REC_FORGET, &f, &lookup);
+}
+
+static void
+a_device_is_forgotten(void **state)
+{
+    struct store_chat *c = *state;
+    static const struct cq_id ann_tablet = {{9}};
+    assert_int_equal(say(c, 2, true, 1, 1), 0);
+    assert_int_equal(say(c, 3, false, 2, 1), 0);
+    assert_int_equal(receipt(c, 4, &ann, &ann_tablet, 2), 0);
+    assert_int_equal(forget(c, 5, &bob, &ann_phone), -CQ_E_CORRUPT); /* not his */
+    assert_int_equal(forget(c, 5, &ann, &chat_id), -CQ_E_CORRUPT);
+    assert_int_equal(c->device_count, 3);
+    assert_int_equal(forget(c, 5, &ann, &ann_phone), 0);
+    assert_int_equal(c->device_count, 2);
+    assert_null(store_chat_device(c, &ann_phone));
+    assert_int_equal(store_chat_device(c, &bob_phone)->last_dseq, 1);
+    assert_int_equal(store_chat_device(c, &ann_tablet)->delivered, 2);
+    assert_int_equal(c->changed_pos, 4);
+    assert_int_equal(forget(c, 5, &ann, &ann_phone), 0); /* a replay */
+    assert_int_equal(c->head, 2);
+}
+
+static int
 read_on(struct store_chat *c, uint64_t pos, const struct cq_id *device, uint64_t up_to)
 {
     struct cq_rec_read r = {
@@ -378,6 +434,8 @@ main(void)
         TEST(blocks_survive_a_round_trip),
         TEST(devices_are_bounded),
         TEST(reading_says_that_the_device_holds_it),
+        TEST(a_read_audit_ends_when_it_is_known),
+        TEST(a_device_is_forgotten),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -154,6 +154,25 @@ plant_chat_read_audit(void)
     store_chat_fini(&c);
 }
 static void
+plant_chat_read_audit_ended(void)
+{
+    struct store_chat c;
+    struct cq_id id = store_world_user_id(1); /* 2 has read, and 1's devices do not know */
+    read_chat(&c);
+    c.members[store_chat_member(&c, &id)].read_audit = false;
+    write_chat(&c);
+    store_chat_fini(&c);
+}
+static void
+plant_chat_changed_pos(void)
+{
+    struct store_chat c;
+    read_chat(&c);
+    c.changed_pos--;
+    write_chat(&c);
+    store_chat_fini(&c);
+}
+static void
 plant_chat_undecodable(void)
 {
     put(STORE_TABLE_CHAT, chat_key(1, 2), (struct cq_view){(const uint8_t *)"\x97\x01", 2});
@@ -320,6 +339,19 @@ plant_log_cursor_back(void)
 {
     struct cq_rec_receipt r = receipt_up_to(1);
     append(CQ_REC_RECEIPT, &r);
+}
+static void
+plant_log_known(void)
+{
+    struct cq_rec_known k = {store_world_chat_id(1, 2), store_world_user_id(3), 1};
+    append(CQ_REC_KNOWN, &k);
+}
+static void
+plant_log_forget(void)
+{
+    struct cq_rec_forget f = {store_world_chat_id(1, 2), store_world_user_id(1),
+                              store_world_device_id(2)};
+    append(CQ_REC_FORGET, &f);
 }
 static void
 plant_log_undecodable(void)
@@ -678,6 +710,10 @@ static const struct plant {
     {"chat device", plant_chat_device, STORE_FSCK_ROW_WRONG, "chat "},
     {"chat open", plant_chat_open, STORE_FSCK_ROW_WRONG, "chat "},
     {"chat read audit", plant_chat_read_audit, STORE_FSCK_ROW_WRONG, "chat "},
+    {"chat read audit ended", plant_chat_read_audit_ended, STORE_FSCK_ROW_WRONG, "chat "},
+    {"chat changed pos", plant_chat_changed_pos, STORE_FSCK_ROW_WRONG, "chat "},
+    {"log known of stranger", plant_log_known, STORE_FSCK_LOG_MEMBER, "log "},
+    {"log forget other's device", plant_log_forget, STORE_FSCK_LOG_MEMBER, "log "},
     {"chat undecodable", plant_chat_undecodable, STORE_FSCK_ROW_VALUE, "chat "},
     {"chat missing", plant_chat_missing, STORE_FSCK_ROW_MISSING, "chat "},
     {"chat extra", plant_chat_extra, STORE_FSCK_ROW_EXTRA, "chat "},

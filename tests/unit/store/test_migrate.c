@@ -175,6 +175,48 @@ version_1_gets_its_receipts(void **state)
     store_engine_close(&e);
 }
 
+/* Rows of chats in the form of version 3: they are emptied, and a start applies the log again. */
+static void
+version_3_applies_its_log_again(void **state)
+{
+    (void)state;
+    make_version_1();
+    store_engine_t *e = open_engine();
+    struct store_batch *b = store_batch_new(1, RECORDS + 1);
+    struct store_key schema = store_key_text(STORE_META_SCHEMA);
+    struct store_key marker = store_key_text("marker");
+    store_batch_put(b, STORE_TABLE_META, store_key_view(&schema),
+                    (struct cq_view){(const uint8_t *)"\x03", 1}, false);
+    store_batch_put(b, STORE_TABLE_META, store_key_view(&marker),
+                    (struct cq_view){(const uint8_t *)"\x7f", 1}, false);
+    for (unsigned n = 0; n < CHATS; n++) {
+        struct cq_id chat = chat_number(n);
+        struct store_key key = store_key_of(&chat);
+        store_batch_put(b, STORE_TABLE_CHAT, store_key_view(&key),
+                        (struct cq_view){(const uint8_t *)"\x9a", 1}, false);
+    }
+    store_batch_seal(b);
+    assert_int_equal(store_engine_commit(e, &b->commit), 0);
+    store_batch_destroy(&b);
+    store_engine_close(&e);
+    e = open_engine();
+    assert_int_equal(store_engine_schema(e), 3);
+    assert_int_equal(store_migrate_run(e), 0);
+    store_snapshot_t *s = NULL;
+    struct cq_view row;
+    unsigned count = 0;
+    assert_int_equal(store_snapshot_open(e, &s), 0);
+    assert_int_equal(number(s, STORE_TABLE_META, &schema), STORE_SCHEMA_VERSION);
+    assert_int_equal(store_snapshot_row(s, STORE_TABLE_META, store_key_view(&marker), &row),
+                     -CQ_E_NOT_FOUND);
+    assert_int_equal(store_snapshot_scan(s, STORE_TABLE_CHAT, (struct cq_view){0},
+                                         (struct cq_view){0}, count_row, &count),
+                     0);
+    assert_int_equal(count, 0);
+    store_snapshot_close(&s);
+    store_engine_close(&e);
+}
+
 /* A process that does some steps and is killed. */
 static void
 migrate_and_die(unsigned steps, size_t records_max)
@@ -278,9 +320,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(version_1_gets_its_receipts),
-        TEST(goes_on_after_a_kill),
-        TEST(an_empty_one_and_version_0),
+        TEST(version_1_gets_its_receipts), TEST(version_3_applies_its_log_again),
+        TEST(goes_on_after_a_kill),        TEST(an_empty_one_and_version_0),
         TEST(a_damaged_record_stops_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
