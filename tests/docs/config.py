@@ -11,7 +11,7 @@ import sys
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/config.md"
 PROGRAMS = ("broker", "store", "presence", "blobd", "edge")
-KEY = re.compile(r"  --(\S+) +(.*?)(?: \[(\d+)\.\.(\d+)(?: ([a-z ]+))?\])? \((?:default: (.*)|(required))\)$")
+KEY = re.compile(r"  --(\S+) +(.*?)(?: \[(\d+)\.\.(\d+)(?: ([^]]+))?\])? \((?:default: (.*)|(required))\)$")
 HEAD = """# Configuration
 
 Every key of every program, generated from the tables that the programs are compiled with (`tests/docs/config.py`). A key is the same word on the command line (`--key value`) and
