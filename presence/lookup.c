@@ -32,6 +32,7 @@ struct job {
     bool is_note;
     bool is_forgotten; /* nobody waits for the answer */
     bool is_asking;    /* Redis has a question of it */
+    bool is_renewed;   /* the list was asked for once more */
     uint8_t tries;
     int edge;
     struct cq_bus_from from;
@@ -279,6 +280,20 @@ wait_for_list(struct job *job)
     presence_list_append(&group->jobs, &job->waiting);
 }
 
+/* The store's word of a new friend may be on its way here, behind the question: once, the list is
+ * asked for again. */
+static bool
+look_again(struct job *job)
+{
+    if (job->is_renewed) {
+        return false;
+    }
+    job->is_renewed = true;
+    presence_watch_renew(job->core->watch, &job->user);
+    wait_for_list(job);
+    return true;
+}
+
 static void
 start(struct job *job)
 {
@@ -299,7 +314,9 @@ start(struct job *job)
             wait_for_list(job);
         }
     } else if (!may_see_all(job)) {
-        fail_job(job, -CQ_E_NOT_FOUND);
+        if (!look_again(job)) {
+            fail_job(job, -CQ_E_NOT_FOUND);
+        }
     } else if (job->asked || !ask_redis(job)) {
         finish(job);
     }

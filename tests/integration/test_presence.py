@@ -468,6 +468,18 @@ def test_lookup(world, friends):
     assert world.ask(one, LOOKUP, stranger, []) == [0, []]
 
 
+def test_lookup_before_the_word_of_a_new_friend(world, friends):
+    """The store accepts and says so to the edge; its word to presence may come later than the next question."""
+    one, _ = world.edges
+    x, y = friends
+    new = new_id()
+    one.login(x)
+    assert world.ask(one, LOOKUP, x, [y])[0] == 0, "the list is known"
+    world.store.befriend(x, new)
+    err, states = world.ask(one, LOOKUP, x, [new])
+    assert err == 0 and states[0][:2] == [new, False]
+
+
 def test_lookup_waits_for_the_store(world, friends):
     one, _ = world.edges
     x, y = friends
