@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: MPL-2.0
 """How cost grows: runs a benchmark along a row of sizes, keeps the figures, draws them.
 
-usage: tests/bench/curves.py [--draw] [--runs N] [CURVE...]
+usage: tests/bench/curves.py [--draw] [--runs N] [--add] [CURVE...]
   (nothing)   measure all curves, then draw them (about half an hour on a small machine)
   --draw      draw from the figures that are kept
   --runs N    runs of each point (default: 3); the line is the median, the bars are the least and the most
+  --add       keep the runs that are there
 CURVE: see CURVES below. Figures lie in docs/benchmarks/CURVE.jsonl, one JSON object per figure of run.sh with `x` and `series`;
 pictures in docs/benchmarks/CURVE.svg. Drawing needs gnuplot. CHASQUI_BIN and TMPDIR as for run.sh.
 """
@@ -60,7 +61,7 @@ CURVES = {
         "title": "The store by messages per commit (100,000 chats)",
         "x": "messages per commit", "log_x": True, "scale_x": 1,
         "panels": [("cpu_per_message", "µs of CPU per message", 1, True), ("commit_p50", "ms for a commit, median", 1, True)],
-        "series": {"uniform": sizes(lambda n: store(messages=min(MILLION, 2000 * n), chats=100_000, batch=n), (1, 4, 16, 64, 256, 1024, 4096))},
+        "series": {"uniform": sizes(lambda n: store(messages=min(MILLION, 2000 * n), warm_up=MILLION, chats=100_000, batch=n), (1, 4, 16, 64, 256, 1024, 4096))},
     },
 }
 
@@ -78,7 +79,7 @@ def run(arguments):
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def measure(name, runs):
+def measure(name, runs, add):
     wanted = {panel[0] for panel in CURVES[name]["panels"]} | {"disk_fdatasync_4k_p50", "commit_p99.9", "memory"}
     figures = []
     for _ in range(runs):
@@ -88,7 +89,8 @@ def measure(name, runs):
                     if figure["metric"] in wanted:
                         figures.append({"x": x or window_end(figure["conditions"]), "series": series, **figure})
     KEPT.mkdir(exist_ok=True)
-    (KEPT / f"{name}.jsonl").write_text("".join(json.dumps(f, ensure_ascii=False) + "\n" for f in figures))
+    with (KEPT / f"{name}.jsonl").open("a" if add else "w") as file:
+        file.writelines(json.dumps(f, ensure_ascii=False) + "\n" for f in figures)
 
 
 # ---- drawing ----
@@ -150,10 +152,10 @@ def draw(name):
 
 
 def main(arguments):
-    only_draw = "--draw" in arguments
+    only_draw, add = "--draw" in arguments, "--add" in arguments
     runs = 3
     names = []
-    rest = iter(a for a in arguments if a != "--draw")
+    rest = iter(a for a in arguments if a not in ("--draw", "--add"))
     for argument in rest:
         if argument == "--runs":
             runs = int(next(rest))
@@ -163,7 +165,7 @@ def main(arguments):
             sys.exit(__doc__ + "\nCURVES: " + " ".join(CURVES))
     for name in names or CURVES:
         if not only_draw:
-            measure(name, runs)
+            measure(name, runs, add)
         draw(name)
 
 

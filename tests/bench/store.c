@@ -18,8 +18,9 @@
 enum {
     BATCH_MAX = 16000,
     SETUP_BATCH = 4096,
+    WARM_UP_BATCH = 1024,
     DISK_PROBES = 500,
-    LOG_ONLY_CYCLE = 320,
+    LOG_ONLY_CYCLE = 640,
     PATH_ROOM = 4200,
 };
 
@@ -45,7 +46,7 @@ static const struct cq_config_item items[] = {
     {OPTION("checkpoint-records", UINT, checkpoint_records), "500000", 1, 10000000, "",
      "a round of write-behind begins so far behind the head"},
     {OPTION("log-only", UINT, log_only), "0", 0, LOG_ONLY_CYCLE, "",
-     "of 320 commits in a row, so many carry no write-behind, to compare with those that do"},
+     "of 640 commits in a row, so many carry no write-behind, to compare with those that do"},
     {OPTION("zipf", BOOL, zipf), "false", 0, 0, "",
      "a few chats get most messages (Zipf, s = 1); else all get the same"},
     {OPTION("probe", STR, probe), "", 0, 32, "",
@@ -117,13 +118,13 @@ is_log_only(uint64_t commit)
 }
 
 static void
-append(uint64_t messages)
+append(uint64_t messages, uint64_t batch)
 {
     for (uint64_t i = 1; i <= messages; i++) {
         const struct bench_message m = {chat_number(pick_chat()), user, device, options.bytes};
         bench_inproc_message(&m);
-        if (i % options.batch == 0 || i == messages) {
-            is_log_only(i / options.batch) ? bench_inproc_commit_log_only() : bench_inproc_commit();
+        if (i % batch == 0 || i == messages) {
+            is_log_only(i / batch) ? bench_inproc_commit_log_only() : bench_inproc_commit();
         }
     }
     bench_inproc_wait();
@@ -179,7 +180,7 @@ measure(void)
     uint64_t accounted = bench_measure_own_accounted();
     uint64_t start = bench_measure_now_ns();
     bench_inproc_count(&commits);
-    append(options.messages);
+    append(options.messages, options.batch);
     bench_inproc_count(NULL);
     double n = (double)options.messages;
     double seconds = (double)(bench_measure_now_ns() - start) / 1e9;
@@ -220,7 +221,7 @@ main(int argc, char **argv)
     const struct bench_inproc_cfg cfg = {options.data, options.cache, options.checkpoint_records};
     core = bench_inproc_open(&cfg);
     begin_chats();
-    append(options.warm_up);
+    append(options.warm_up, options.batch > WARM_UP_BATCH ? options.batch : WARM_UP_BATCH);
     for (uint64_t i = 0; i < options.windows; i++) {
         say_conditions(options.warm_up + i * options.messages);
         measure();
