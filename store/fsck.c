@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include "common/rt/check.h"
 #include "common/rt/loop.h"
@@ -18,7 +19,10 @@ enum {
     CLOCK_EVERY = 256, /* steps */
     PEOPLE_PERMILLE = 100,
     STATE_MIN_BYTES = 4096,
-    GENTLE_NICE = 10,
+    GENTLE_NICE = 19,
+    GENTLE_PART = 8, /* of the time it works, it pauses */
+    NS_PER_MS = 1000000,
+    MS_PER_S = 1000,
 };
 
 /* ---- snapshots ---- */
@@ -72,11 +76,26 @@ tell_progress(struct store_fsck *f)
     f->cfg->on_progress(f->cfg->ctx, &p);
 }
 
+/* A low priority alone does not give way enough: whoever waits for the disk leaves the processor to
+ * fsck, and finds caches and memory busy when he comes back. */
+static void
+pause_between(const struct store_fsck *f)
+{
+    if (!f->cfg->is_gentle || !f->opened_mono_ms) {
+        return;
+    }
+    uint64_t ms = (cq_now_mono_ms() - f->opened_mono_ms) / GENTLE_PART;
+    const struct timespec pause = {.tv_sec = (time_t)(ms / MS_PER_S),
+                                   .tv_nsec = (long)(ms % MS_PER_S * NS_PER_MS)};
+    (void)nanosleep(&pause, NULL);
+}
+
 int
 store_fsck_fresh(struct store_fsck *f)
 {
     store_snapshot_close(&f->snapshot);
     tell_progress(f);
+    pause_between(f);
     if ((f->cfg->is_cancelled && f->cfg->is_cancelled(f->cfg->ctx)) ||
         store_engine_fence(f->cfg->engine) != f->fence) {
         return -CQ_E_UNAVAILABLE;

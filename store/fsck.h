@@ -90,7 +90,8 @@ struct store_fsck_cfg {
     size_t state_bytes_max;     /* of chats in memory, roughly; 0: preset */
     size_t findings_max;        /* kept in the report, the others are only counted; 0: preset */
     unsigned snapshot_ms_max;   /* age of a snapshot; 0: preset */
-    bool is_gentle; /* gives way to others: the calling thread gets, and keeps, a low priority */
+    bool is_gentle; /* gives way to others: pauses, and the calling thread gets, and keeps, a low
+                       priority */
     bool (*is_cancelled)(void *ctx); /* asked every snapshot; NULL: it cannot be */
     void (*on_progress)(void *ctx,
                         const struct store_fsck_progress *p); /* about 5 a second; NULL */

@@ -31,16 +31,41 @@ store_projection_round(store_projection_t *p)
     }
 }
 
+/* Beginning at partition `first`, how old will the oldest change be when the sweep comes to it? In
+ * records, if it goes on by one partition every `step` of them; less any constant. */
+static int64_t
+oldest_from(const store_projection_t *p, size_t first, uint64_t step)
+{
+    int64_t most = INT64_MIN;
+    for (size_t i = 0; i < CQ_PARTITION_COUNT; i++) {
+        uint64_t oldest = p->oldest[(first + i) % CQ_PARTITION_COUNT];
+        int64_t age = (int64_t)(i * step) - (int64_t)oldest;
+        most = oldest && age > most ? age : most;
+    }
+    return most;
+}
+
 void
 store_projection_resume(store_projection_t *p)
 {
-    size_t first = 0;
-    for (size_t i = 1; i < CQ_PARTITION_COUNT; i++) {
-        if (p->oldest[i] && (!p->oldest[first] || p->oldest[i] < p->oldest[first])) {
-            first = i;
+    uint64_t least = UINT64_MAX;
+    uint64_t most = 0;
+    for (size_t i = 0; i < CQ_PARTITION_COUNT; i++) {
+        least = p->oldest[i] && p->oldest[i] < least ? p->oldest[i] : least;
+        most = p->oldest[i] > most ? p->oldest[i] : most;
+    }
+    /* A sweep has left them spread over the records that came during it. */
+    uint64_t step = most > least ? (most - least) / CQ_PARTITION_COUNT + 1 : 1;
+    size_t best = 0;
+    int64_t best_age = INT64_MAX;
+    for (size_t first = 0; first < CQ_PARTITION_COUNT; first++) {
+        int64_t age = oldest_from(p, first, step);
+        if (age < best_age) {
+            best = first;
+            best_age = age;
         }
     }
-    p->partition = (first + CQ_PARTITION_COUNT - 1) % CQ_PARTITION_COUNT;
+    p->partition = (best + CQ_PARTITION_COUNT - 1) % CQ_PARTITION_COUNT;
 }
 
 static int

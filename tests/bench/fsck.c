@@ -253,7 +253,7 @@ run_fsck(void *again)
     const struct store_fsck_cfg cfg = {.engine = world.core.engine,
                                        .vault = world.core.vault,
                                        .is_cancelled = is_cancelled,
-                                       .is_gentle = again};
+                                       .is_gentle = true};
     struct store_fsck_report report;
     uint64_t start = thread_cpu_ns();
     fsck_records = 0;
