@@ -200,7 +200,7 @@ int
 blobd_part_settle(blobd_volume_t *v, const struct cq_id *id)
 {
     uint8_t bytes[CQ_BLOBFILE_HEADER_SIZE];
-    struct cq_blobfile_header h;
+    struct cq_blobfile_header h = {.length = 0};
     struct stat st;
     int fd;
     int rc = open_file(v, id, &h, &fd);
@@ -224,7 +224,7 @@ blobd_part_settle(blobd_volume_t *v, const struct cq_id *id)
 int
 blobd_part_open(blobd_volume_t *v, const struct cq_id *id, blobd_part_t **out)
 {
-    struct cq_blobfile_header h;
+    struct cq_blobfile_header h = {.length = 0};
     struct stat st;
     int fd;
     *out = NULL;

@@ -7,7 +7,8 @@
  *   trailer  a 16-byte BLAKE2b for each 64 KiB of data, then the root: BLAKE2b-256 of all before
  *
  * The trailer is written when the data is complete. The root is the blob's ETag. Each read checks
- * the pieces that it touches, the scrubber checks all.
+ * the pieces that it touches (blobd may remember for a minute that it did), the scrubber checks
+ * all.
  */
 #ifndef CQ_RT_BLOBFILE_H
 #define CQ_RT_BLOBFILE_H
