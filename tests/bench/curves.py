@@ -35,18 +35,18 @@ def sizes(make, xs):
     return [(x, make(x)) for x in xs]
 
 
-def windows(**options):
-    """One run gives all points: where each window ends is its x."""
-    return [(None, store(messages=MILLION, windows=10, chats=MILLION, **options))]
+def windows(chats, **options):
+    """One run gives all points: where each window begins is its x."""
+    return [(None, store(messages=MILLION, warm_up=MILLION, windows=10, chats=chats, **options))]
 
 
 # name → title, label of x, panels (metric, label of y, log scale), series → points
 CURVES = {
     "store-messages": {
-        "title": "The store while its database grows (1,000,000 chats)",
+        "title": "The store while its database grows",
         "x": "million messages in the log", "log_x": False, "scale_x": 1e-6,
-        "panels": [("appended", "thousand appends per second", 1e-3, False), ("cpu_per_message", "µs of CPU per message", 1, False)],
-        "series": {"uniform": windows(), "Zipf": windows(zipf="true")},
+        "panels": [("cpu_per_message", "µs of CPU per message", 1, False), ("appended", "thousand messages appended per second", 1e-3, False)],
+        "series": {"1 M chats, uniform": windows(MILLION), "1 M chats, Zipf": windows(MILLION, zipf="true"), "100 k chats, uniform": windows(100_000)},
     },
     "store-chats": {
         "title": "The store with few and with many chats (1,024 messages per commit)",
@@ -68,9 +68,8 @@ CURVES = {
 
 # ---- measuring ----
 
-def window_end(conditions):
-    size, behind = re.match(r"(\d+) messages of \d+ bytes(?: behind (\d+))?", conditions).groups()
-    return int(size) + int(behind or 0)
+def window_begin(conditions):
+    return int(re.search(r" behind (\d+)", conditions)[1])
 
 
 def run(arguments):
@@ -80,14 +79,14 @@ def run(arguments):
 
 
 def measure(name, runs, add):
-    wanted = {panel[0] for panel in CURVES[name]["panels"]} | {"disk_fdatasync_4k_p50", "commit_p99.9", "memory"}
+    wanted = {panel[0] for panel in CURVES[name]["panels"]} | {"commit_p99.9", "memory"}
     figures = []
     for _ in range(runs):
         for series, points in CURVES[name]["series"].items():
             for x, arguments in points:
                 for figure in run(arguments):
                     if figure["metric"] in wanted:
-                        figures.append({"x": x or window_end(figure["conditions"]), "series": series, **figure})
+                        figures.append({"x": x or window_begin(figure["conditions"]), "series": series, **figure})
     KEPT.mkdir(exist_ok=True)
     with (KEPT / f"{name}.jsonl").open("a" if add else "w") as file:
         file.writelines(json.dumps(f, ensure_ascii=False) + "\n" for f in figures)
@@ -103,6 +102,7 @@ set grid ytics lc rgb '#e4e6ea' lt 1 lw 1
 set xlabel textcolor rgb '#4a4f57'
 set style line 1 lc rgb '#1f6fb4' lw 2.4 pt 7 ps 0.6
 set style line 2 lc rgb '#d9731a' lw 2.4 pt 5 ps 0.6
+set style line 3 lc rgb '#3a8f4d' lw 2.4 pt 9 ps 0.7
 set key top left reverse Left samplen 2 spacing 1.3 textcolor rgb '#33373d'
 set tmargin 4
 set lmargin 9
@@ -120,6 +120,10 @@ def summary(figures, metric, series):
     return [(x, statistics.median(v), min(v), max(v)) for x, v in sorted(values.items())]
 
 
+def short(x):
+    return f"{x // MILLION} M" if x >= MILLION else f"{x // 1000} k" if x >= 10_000 else f"{x:,}"
+
+
 def panel(curve, figures, which):
     metric, label, scale, log_y = curve["panels"][which]
     blocks, plots = [], []
@@ -130,11 +134,11 @@ def panel(curve, figures, which):
         blocks.append(f"$P{which}{i} << END\n" + "".join(" ".join(f"{v:.6g}" for v in p) + "\n" for p in points) + "END\n")
         title = f"title '{series}'" if len(curve["series"]) > 1 else "notitle"
         plots += [f"$P{which}{i} using 1:2:3:4 with yerrorbars ls {i} lw 1 pt 7 ps 0.05 notitle", f"$P{which}{i} using 1:2 with linespoints ls {i} {title}"]
-    axis = "set logscale y\nset yrange [*:*]\nset format y '%h'\n" if log_y else f"unset logscale y\nset yrange [0:{1.25 * top:.4g}]\nset format y '%h'\n"
+    axis = "set logscale y\nset yrange [*:*]\nset format y '%h'\n" if log_y else f"unset logscale y\nset yrange [0:{1.75 * top:.4g}]\nset format y '%h'\n"
     axis += ("set logscale x\nset format x '%h'\n" if curve["log_x"] else "unset logscale x\nset format x '%h'\nset xrange [0:*]\n")
     if curve["log_x"]:
         places = sorted({p[0] for s in curve["series"] for p in summary(figures, metric, s)})
-        axis += "set xtics (" + ", ".join(f"'{x:,}' {x}" for x in places) + ")\n"
+        axis += "set xtics (" + ", ".join(f"'{short(x)}' {x}" for x in places) + ")\n"
         axis += f"set xrange [{places[0] / 1.5}:{places[-1] * 1.5}]\n"
     return "".join(blocks) + axis + f"set title \"{label}\" font ',15' textcolor rgb '#22262b' offset 0,-0.4\nset xlabel \"{curve['x']}\"\nplot " + ", \\\n     ".join(plots) + "\n"
 
