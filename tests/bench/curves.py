@@ -40,8 +40,35 @@ def windows(chats, **options):
     return [(None, store(messages=MILLION, warm_up=MILLION, windows=10, chats=chats, **options))]
 
 
+def chat(**options):
+    return ["chat", "--seconds", "5", *(word for key, value in options.items() for word in (f"--{key}", str(value)))]
+
+
+def idle(*options):
+    return sizes(lambda n: ["idle", "--seconds", "26", "--sessions", str(n), *options], (1000, 3000, 10_000, 30_000, 100_000))
+
+
 # name → title, label of x, panels (metric, label of y, log scale), series → points
 CURVES = {
+    "sessions": {
+        "title": "Sessions that say nothing but answer heartbeats",
+        "x": "sessions", "log_x": True, "scale_x": 1,
+        "panels": [("pss_per_session", "kilobytes of memory per session, all processes", 1e-3, False),
+                   ("cpu_of_a_core", "% of one core, all processes", 1, True)],
+        "series": {"plain": idle(), "TLS": idle("--tls")},
+    },
+    "chat-window": {
+        "title": "100 pairs by messages on their way per pair, everything fsynced, with receipts",
+        "x": "window", "log_x": True, "scale_x": 1,
+        "panels": [("cpu_per_message", "µs of CPU per message, all processes", 1, True), ("sent_to_received_p50", "ms from sent to received, median", 1, True)],
+        "series": {"all": sizes(lambda n: chat(window=n), (1, 2, 4, 8, 16))},
+    },
+    "chat-pairs": {
+        "title": "Pairs with 8 messages on their way each, everything fsynced, with receipts",
+        "x": "pairs", "log_x": True, "scale_x": 1,
+        "panels": [("cpu_per_message", "µs of CPU per message, all processes", 1, True), ("sent_to_received_p50", "ms from sent to received, median", 1, True)],
+        "series": {"all": sizes(lambda n: chat(pairs=n), (1, 10, 30, 100, 300, 1000))},
+    },
     "store-messages": {
         "title": "The store while its database grows",
         "x": "million messages in the log", "log_x": False, "scale_x": 1e-6,
