@@ -100,6 +100,7 @@ edge_monitor_new(edge_t *e)
     struct edge_monitor *m = cq_alloc(sizeof *m);
     m->edge = e;
     struct edge_net_cfg net = {
+        .newcomer_share = 100,
         .loop = e->loop,
         .address = e->cfg->metrics_address,
         .port = (uint16_t)e->cfg->metrics_port,
