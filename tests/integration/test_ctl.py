@@ -114,8 +114,9 @@ def test_metrics_of_all_are_valid_together(ctl):
     samples, done, last = set(), set(), None
     for line in out.splitlines():
         name = line.split()[2] if line.startswith("# ") else line.split("{")[0]
-        family = name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
-        name = family if family in done else name  # a histogram's samples
+        for end in ("_bucket", "_sum", "_count"):
+            if (name.removesuffix(end), "TYPE") in samples:
+                name = name.removesuffix(end)  # a histogram's samples
         if name != last:
             assert name not in done, f"{name} in two places"
             done.add(last)
