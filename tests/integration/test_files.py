@@ -159,16 +159,25 @@ def test_kill_9_in_the_middle_of_an_upload(system, homes, tmp_path):
     assert list((a.dir / "home/outgoing").iterdir()) == []
 
 
+def part_with(home, size):
+    """The one file that is being fetched, once it has that many bytes: those the network gave are not all there at once."""
+    def big_enough():
+        part = next((home.dir / "home/incoming").iterdir(), None)
+        return part if part and part.stat().st_size >= size else None
+    return eventually(big_enough, 20, f"a part of {size} bytes")
+
+
 def test_kill_9_and_interrupt_in_the_middle_of_a_download(system, homes, tmp_path):
     a, b = homes
     path = file_of(tmp_path, 3_000_000)
     a.ok("send-file", b.name, path)
     b.ok("history", a.name)
     out = tmp_path / "out.bin"
-    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGINT, 3)):
+    for number, code, size in ((signal.SIGKILL, -signal.SIGKILL, 800_000), (signal.SIGINT, 3, 1_600_000)):
         with through(b, system, hold_after=1_000_000) as net:
             running = b.start("get", a.name, 1, "--out", out)
             assert net.holding.wait(20)
+            part_with(b, size)
             assert running.stop(number) == code
             assert not out.exists()
     with through(b, system) as net:
@@ -190,8 +199,8 @@ def test_a_part_that_was_damaged_on_this_disk_heals(system, homes, tmp_path):
     with through(b, system, hold_after=500_000) as net:
         running = b.start("get", a.name, 1, "--out", tmp_path / "never")
         assert net.holding.wait(20)
+        part = part_with(b, 300_000)
         running.stop(signal.SIGKILL)
-    part = next((b.dir / "home/incoming").iterdir())
     bytes_there = bytearray(part.read_bytes())
     bytes_there[200_000] ^= 1
     bytes_there[-1] ^= 1
