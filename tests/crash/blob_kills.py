@@ -37,6 +37,7 @@ def new_system():
     return System(edges=2, edge=limits,
                   store=["--blob-grace-s", str(GRACE_S), "--blob-sweep-s", "1"],
                   blobd=["--sweep-s", "1", "--orphan-grace-s", str(GRACE_S), "--upload-life-s", str(UPLOAD_LIFE_S),
+                         "--upload-idle-s", str(UPLOAD_LIFE_S // 2),  # an open one is not swept: its sender may be back
                          "--scrub-bytes-per-s", "0"])
 
 
