@@ -308,4 +308,63 @@ write_use(uint64_t user, uint64_t bytes, uint64_t count)
     put_buf(STORE_TABLE_BLOB_USE, store_key_of(&id), &b);
 }
 
+/* ---- the tests: one for each corruption ---- */
+
+struct plant {
+    const char *name;
+    void (*fn)(void);
+    enum store_fsck_kind kind;
+    const char *where; /* how the finding's place begins */
+};
+
+static inline void
+is_found_alone(void **state)
+{
+    const struct plant *p = *state;
+    expect_clean();
+    p->fn();
+    assert_int_equal(run_with(0), 0);
+    bool is_right = report.found == 1 && report.findings[0].kind == p->kind &&
+                    strncmp(report.findings[0].where, p->where, strlen(p->where)) == 0;
+    if (!is_right) {
+        print_message("expected %s at %s\n", store_fsck_kind_word(p->kind), p->where);
+        store_fsck_print(stdout, &report);
+    }
+    assert_true(is_right);
+    assert_int_equal(report.counts[p->kind], 1);
+    assert_int_equal(store_fsck_exit_code(0, &report), 1);
+    /* Several passes see the same. */
+    assert_int_equal(run_with(4096), 0);
+    assert_int_equal(report.found, 1);
+}
+
+static inline int
+set_up_plant(void **state)
+{
+    void *unused = NULL;
+    (void)state;
+    return set_up(&unused);
+}
+
+static inline int
+tear_down_plant(void **state)
+{
+    void *unused = NULL;
+    (void)state;
+    return tear_down(&unused);
+}
+
+static inline void
+make_tests(const struct plant *plants, size_t count, struct CMUnitTest *tests)
+{
+    for (size_t i = 0; i < count; i++) {
+        union {
+            const struct plant *from;
+            void *to;
+        } p = {&plants[i]};
+        tests[i] = (struct CMUnitTest){plants[i].name, is_found_alone, set_up_plant,
+                                       tear_down_plant, p.to};
+    }
+}
+
 #endif
