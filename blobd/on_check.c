@@ -9,6 +9,7 @@
 #include "common/wire/pack.h"
 
 #include "blobd/core.h"
+#include "blobd/ids.h"
 
 enum {
     WAITING_MAX = 64, /* the next one is BUSY */
@@ -142,23 +143,16 @@ struct list_job {
     struct blobd_job job; /* first */
     struct cq_bus_from from;
     struct cq_id after;
-    struct cq_id *ids; /* behind it, of whole folders */
-    size_t count, room;
+    struct blobd_ids list; /* behind it, of whole folders */
 };
 
 static void
 add(void *ctx, const struct cq_id *id)
 {
     struct list_job *j = ctx;
-    if (!cq_id_is_none(&j->after) && cq_id_cmp(id, &j->after) <= 0) {
-        return;
+    if (cq_id_is_none(&j->after) || cq_id_cmp(id, &j->after) > 0) {
+        blobd_ids_add(&j->list, id);
     }
-    if (j->count == j->room) {
-        j->room = j->room ? 2 * j->room : 256;
-        j->ids = realloc(j->ids, j->room * sizeof *j->ids);
-        CQ_ASSERT(j->ids);
-    }
-    j->ids[j->count++] = *id;
 }
 
 static int
@@ -173,11 +167,11 @@ run_list(struct blobd_job *job)
 {
     struct list_job *j = (struct list_job *)job;
     unsigned folder = (unsigned)j->after.b[0] << 4 | j->after.b[1] >> 4;
-    while (!job->rc && folder < BLOBD_FOLDERS && j->count < CQ_BLOB_LIST_MAX) {
+    while (!job->rc && folder < BLOBD_FOLDERS && j->list.count < CQ_BLOB_LIST_MAX) {
         job->rc = blobd_volume_each_blob(job->blobd->volume, folder++, add, j);
     }
-    if (j->count) {
-        qsort(j->ids, j->count, sizeof *j->ids, compare);
+    if (j->list.count) {
+        qsort(j->list.ids, j->list.count, sizeof *j->list.ids, compare);
     }
 }
 
@@ -186,9 +180,9 @@ done_list(struct blobd_job *job)
 {
     struct list_job *j = (struct list_job *)job;
     cq_buf_t list = {0};
-    size_t count = j->count < CQ_BLOB_LIST_MAX ? j->count : CQ_BLOB_LIST_MAX;
+    size_t count = j->list.count < CQ_BLOB_LIST_MAX ? j->list.count : CQ_BLOB_LIST_MAX;
     for (size_t i = 0; i < count; i++) {
-        cq_pack_id(&list, &j->ids[i]);
+        cq_pack_id(&list, &j->list.ids[i]);
     }
     if (job->rc) {
         cq_bus_reply_err(job->blobd->bus, &j->from, job->rc, 0);
@@ -197,7 +191,7 @@ done_list(struct blobd_job *job)
         cq_bus_reply(job->blobd->bus, &j->from, &cq_blob_ids_schema, &m);
     }
     cq_buf_free(&list);
-    free(j->ids);
+    blobd_ids_free(&j->list);
     free(j);
 }
 

@@ -11,6 +11,7 @@
 #include "common/rt/log.h"
 
 #include "blobd/core.h"
+#include "blobd/ids.h"
 #include "blobd/stats.h"
 
 enum {
@@ -24,9 +25,8 @@ struct blobd_scrub {
     bool is_waiting; /* for a job */
     bool is_listed;
     unsigned folder;
-    struct cq_id *ids; /* of this folder */
-    size_t id_count, id_room;
-    size_t at;             /* ids[at] is being read */
+    struct blobd_ids list; /* of this folder */
+    size_t at;             /* list.ids[at] is being read */
     uint64_t offset;       /* in it */
     int64_t budget_bytes;  /* of this second; below 0: taken in advance */
     uint64_t ended_unix_s; /* the last walk */
@@ -68,7 +68,7 @@ void
 blobd_scrub_destroy(struct blobd_scrub **s)
 {
     if (*s) {
-        free((*s)->ids);
+        blobd_ids_free(&(*s)->list);
         free(*s);
         *s = NULL;
     }
@@ -87,24 +87,12 @@ start(struct blobd_scrub *s, blobd_job_fn *run, blobd_job_fn *done)
 /* ---- a folder ---- */
 
 static void
-add_id(void *ctx, const struct cq_id *id)
-{
-    struct blobd_scrub *s = ctx;
-    if (s->id_count == s->id_room) {
-        s->id_room = s->id_room ? 2 * s->id_room : 256;
-        s->ids = realloc(s->ids, s->id_room * sizeof *s->ids);
-        CQ_ASSERT(s->ids);
-    }
-    s->ids[s->id_count++] = *id;
-}
-
-static void
 run_list(struct blobd_job *job)
 {
     struct blobd_scrub *s = ((struct scrub_job *)job)->scrub;
     char text[BLOBD_NOTE_SIZE];
-    job->rc = blobd_volume_each_blob(job->blobd->volume, s->folder, add_id, s);
-    if (s->id_count) {
+    job->rc = blobd_volume_each_blob(job->blobd->volume, s->folder, blobd_ids_add, &s->list);
+    if (s->list.count) {
         (void)snprintf(text, sizeof text, "folder %u ended_unix_s %" PRIu64 "\n", s->folder,
                        s->ended_unix_s);
         blobd_volume_note(job->blobd->volume, NOTE, text);
@@ -143,7 +131,7 @@ done_end(struct blobd_job *job)
 static void
 next_folder(struct blobd_scrub *s)
 {
-    s->id_count = s->at = 0;
+    s->list.count = s->at = 0;
     s->is_listed = false;
     if (++s->folder < BLOBD_FOLDERS) {
         start(s, run_list, done_list);
@@ -194,7 +182,7 @@ run_scrub(struct blobd_job *job)
 {
     struct scrub_job *j = (struct scrub_job *)job;
     struct blobd_scrub *s = j->scrub;
-    struct blobd_scrub_piece p = {.id = s->ids[s->at], .offset = s->offset, .size = STEP_SIZE};
+    struct blobd_scrub_piece p = {.id = s->list.ids[s->at], .offset = s->offset, .size = STEP_SIZE};
     job->rc = blobd_scrub_read(job->blobd->volume, &p);
     j->bytes = job->rc ? 0 : p.size;
     j->is_end = s->offset + p.size >= p.length;
@@ -209,7 +197,7 @@ done_scrub(struct blobd_job *job)
     s->is_waiting = false;
     /* NOT_FOUND: collected meanwhile. */
     if (job->rc == -CQ_E_CORRUPT || job->rc == -CQ_E_IO) {
-        blobd_scrub_damaged(&s->ids[s->at], job->rc);
+        blobd_scrub_damaged(&s->list.ids[s->at], job->rc);
     }
     blobd_stats.scrubbed_total += j->bytes;
     /* A small file costs a seek: it counts as a piece. */
@@ -236,7 +224,7 @@ step(struct blobd_scrub *s)
     }
     if (!s->is_listed) {
         start(s, run_list, done_list);
-    } else if (s->at < s->id_count) {
+    } else if (s->at < s->list.count) {
         if (s->budget_bytes > 0) {
             start(s, run_scrub, done_scrub);
         }

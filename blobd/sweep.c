@@ -15,6 +15,7 @@
 #include "common/rt/log.h"
 #include "common/wire/pack.h"
 
+#include "blobd/ids.h"
 #include "blobd/stats.h"
 #include "blobd/upload.h"
 
@@ -38,10 +39,9 @@ struct blobd_sweep {
     bool is_waiting; /* for a job or an answer */
     unsigned folder;
     uint64_t rest_until_mono_ms;
-    struct cq_id *ids; /* of this folder */
-    size_t id_count, id_room;
-    size_t asked;       /* ids the store was asked about */
-    size_t asked_first; /* of the last question */
+    struct blobd_ids list; /* of this folder */
+    size_t asked;          /* of the list: the store was asked about them */
+    size_t asked_first;    /* of the last question */
     bool is_answered;
     struct cq_id *orphans;
     size_t orphan_count;
@@ -72,7 +72,7 @@ void
 blobd_sweep_destroy(struct blobd_sweep **s)
 {
     if (*s) {
-        free((*s)->ids);
+        blobd_ids_free(&(*s)->list);
         free((*s)->orphans);
         free(*s);
         *s = NULL;
@@ -102,36 +102,24 @@ take_back(struct blobd_job *job)
 /* ---- list ---- */
 
 static void
-add_id(void *ctx, const struct cq_id *id)
-{
-    struct blobd_sweep *s = ctx;
-    if (s->id_count == s->id_room) {
-        s->id_room = s->id_room ? 2 * s->id_room : 256;
-        s->ids = realloc(s->ids, s->id_room * sizeof *s->ids);
-        CQ_ASSERT(s->ids);
-    }
-    s->ids[s->id_count++] = *id;
-}
-
-static void
 run_list(struct blobd_job *job)
 {
     struct blobd_sweep *s = ((struct sweep_job *)job)->sweep;
     blobd_volume_t *v = job->blobd->volume;
     switch (s->folder) {
     case UPLOADS_FOLDER:
-        job->rc = blobd_volume_each_part(v, add_id, s);
+        job->rc = blobd_volume_each_part(v, blobd_ids_add, &s->list);
         return;
     case ORPHANS_FOLDER:
-        job->rc = blobd_volume_each_orphan(v, add_id, s);
+        job->rc = blobd_volume_each_orphan(v, blobd_ids_add, &s->list);
         return;
     default:
-        job->rc = blobd_volume_each_blob(v, s->folder, add_id, s);
+        job->rc = blobd_volume_each_blob(v, s->folder, blobd_ids_add, &s->list);
     }
-    for (size_t i = 0; i < s->id_count; i++) {
-        s->bytes += blobd_volume_look(v, &s->ids[i], false).bytes;
+    for (size_t i = 0; i < s->list.count; i++) {
+        s->bytes += blobd_volume_look(v, &s->list.ids[i], false).bytes;
     }
-    s->count += s->id_count;
+    s->count += s->list.count;
 }
 
 static void
@@ -143,7 +131,7 @@ done_list(struct blobd_job *job)
         CQ_LOG(ERROR, "BLOBD-SWEEP-LIST", "folder=%03x err=%s", s->folder, cq_err_name(job->rc));
     }
     free(job);
-    s->phase = s->id_count ? PHASE_ASK : PHASE_NEXT;
+    s->phase = s->list.count ? PHASE_ASK : PHASE_NEXT;
     if (goes_on) {
         step(s);
     }
@@ -253,8 +241,8 @@ ask_store(struct blobd_sweep *s)
     cq_buf_t list = {0};
     size_t count = 0;
     s->asked_first = s->asked;
-    for (; s->asked < s->id_count && count < CQ_BLOB_LIST_MAX; s->asked++, count++) {
-        cq_pack_id(&list, &s->ids[s->asked]);
+    for (; s->asked < s->list.count && count < CQ_BLOB_LIST_MAX; s->asked++, count++) {
+        cq_pack_id(&list, &s->list.ids[s->asked]);
     }
     const struct cq_blob_ids m = {cq_list_of(&list, count)};
     const struct cq_bus_wait wait = {STORE_DEADLINE_MS, on_unknown, s};
@@ -310,9 +298,9 @@ static void
 forget_notes(struct blobd_sweep *s, blobd_volume_t *v)
 {
     for (size_t i = s->asked_first; s->is_answered && i < s->asked; i++) {
-        bool is_there = blobd_volume_look(v, &s->ids[i], false).bytes > 0;
-        if (!is_there || !is_orphan(s, &s->ids[i])) {
-            blobd_volume_orphan_forget(v, &s->ids[i]);
+        bool is_there = blobd_volume_look(v, &s->list.ids[i], false).bytes > 0;
+        if (!is_there || !is_orphan(s, &s->list.ids[i])) {
+            blobd_volume_orphan_forget(v, &s->list.ids[i]);
         }
     }
 }
@@ -361,7 +349,7 @@ done_remove(struct blobd_job *job)
     free(s->orphans);
     s->orphans = NULL;
     s->orphan_count = 0;
-    s->phase = s->asked < s->id_count ? PHASE_ASK : PHASE_NEXT;
+    s->phase = s->asked < s->list.count ? PHASE_ASK : PHASE_NEXT;
     if (goes_on) {
         step(s);
     }
@@ -384,7 +372,7 @@ end_walk(struct blobd_sweep *s)
 static void
 next_folder(struct blobd_sweep *s)
 {
-    s->id_count = s->asked = 0;
+    s->list.count = s->asked = 0;
     if (s->folder == ORPHANS_FOLDER) {
         end_walk(s);
         return;

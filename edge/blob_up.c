@@ -23,13 +23,17 @@ enum {
     WAITS_MAX = 200,
 };
 
+struct upload;
+typedef void upload_state_fn(struct upload *u, const struct cq_blob_state *m);
+
 struct upload {
     struct edge_blob b; /* first */
-    bool is_creation;   /* POST; else PATCH */
-    bool is_transfer;   /* BEGIN was answered, END was not yet sent */
-    bool is_all;        /* nothing more will come */
-    bool is_wanting;    /* the rest of a part is on its way from the client */
-    uint64_t length;    /* of the whole blob */
+    upload_state_fn *with_state;
+    bool is_creation; /* POST; else PATCH */
+    bool is_transfer; /* BEGIN was answered, END was not yet sent */
+    bool is_all;      /* nothing more will come */
+    bool is_wanting;  /* the rest of a part is on its way from the client */
+    uint64_t length;  /* of the whole blob */
     uint64_t expires_unix_ms;
     uint64_t offset; /* that the body begins at */
     uint64_t body_n;
@@ -95,6 +99,48 @@ note(struct upload *u, int err, uint64_t detail)
     }
 }
 
+/* Asks blobd; what cannot be asked fails the request. */
+static void
+ask(struct upload *u, const struct edge_blob_ask *what)
+{
+    int rc = edge_blob_ask(&u->b, what);
+    if (rc) {
+        edge_blob_fail(&u->b, rc, 0);
+    }
+}
+
+/* What goes on with an upload's state, if anybody is still there to be answered. */
+static void
+on_state(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+{
+    struct upload *u = ctx;
+    struct cq_blob_state m;
+    if (!err && cq_schema_read(&cq_blob_state_schema, fields, count, &m)) {
+        err = -CQ_E_INTERNAL;
+    }
+    if (err) {
+        edge_blob_fail(&u->b, err, detail);
+    } else if (u->b.conn) {
+        u->expires_unix_ms = m.expires_unix_ms;
+        u->with_state(u, &m);
+    }
+    edge_blob_release(&u->b);
+}
+
+static void
+ask_ref(struct upload *u, uint8_t op, cq_bus_reply_fn *fn)
+{
+    const struct cq_blob_ref m = {u->b.user, u->b.id};
+    ask(u, &(struct edge_blob_ask){"blobd", op, &cq_blob_ref_schema, &m, fn, u});
+}
+
+static void
+ask_state(struct upload *u, upload_state_fn *fn)
+{
+    u->with_state = fn;
+    ask_ref(u, CQ_BUS_BLOB_STATE, on_state);
+}
+
 /* ---- the end ---- */
 
 static void
@@ -131,12 +177,7 @@ end_transfer(struct upload *u)
         note(u, -CQ_E_CRYPTO, 0);
     }
     const struct cq_blob_end m = {u->b.id, u->transfer, !u->err || !u->checksum.size};
-    const struct edge_blob_ask ask = {"blobd", CQ_BUS_BLOB_END, &cq_blob_end_schema,
-                                      &m,      on_ended,        u};
-    int rc = edge_blob_ask(&u->b, &ask);
-    if (rc) {
-        edge_blob_fail(&u->b, rc, 0);
-    }
+    ask(u, &(struct edge_blob_ask){"blobd", CQ_BUS_BLOB_END, &cq_blob_end_schema, &m, on_ended, u});
 }
 
 /* ---- data ---- */
@@ -159,9 +200,9 @@ write_part(struct upload *u)
 {
     const struct cq_blob_write m = {
         u->b.id, u->transfer, u->offset + u->sent, {u->part.data, u->part.size}};
-    const struct edge_blob_ask ask = {"blobd", CQ_BUS_BLOB_WRITE, &cq_blob_write_schema,
-                                      &m,      on_written,        u};
-    int rc = edge_blob_ask(&u->b, &ask);
+    const struct edge_blob_ask what = {"blobd", CQ_BUS_BLOB_WRITE, &cq_blob_write_schema,
+                                       &m,      on_written,        u};
+    int rc = edge_blob_ask(&u->b, &what);
     u->in_flight += !rc;
     u->sent += u->part.size;
     note(u, rc, 0);
@@ -260,12 +301,8 @@ begin_transfer(struct upload *u)
     }
     const struct cq_blob_begin m = {u->b.user, u->b.id, u->transfer, u->offset,
                                     u->checksum.size > 0};
-    const struct edge_blob_ask ask = {"blobd", CQ_BUS_BLOB_BEGIN, &cq_blob_begin_schema,
-                                      &m,      on_begun,          u};
-    int rc = edge_blob_ask(&u->b, &ask);
-    if (rc) {
-        edge_blob_fail(&u->b, rc, 0);
-    }
+    ask(u, &(struct edge_blob_ask){"blobd", CQ_BUS_BLOB_BEGIN, &cq_blob_begin_schema, &m, on_begun,
+                                   u});
 }
 
 /* ---- header fields ---- */
@@ -307,24 +344,13 @@ take_checksum(const struct edge_blob_request *rq, struct edge_tus_checksum *c)
 /* ---- creation ---- */
 
 static void
-on_created(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
+on_created(struct upload *u, const struct cq_blob_state *m)
 {
-    struct upload *u = ctx;
-    struct cq_blob_state m;
-    if (!err && cq_schema_read(&cq_blob_state_schema, fields, count, &m)) {
-        err = -CQ_E_INTERNAL;
-    }
-    if (err) {
-        edge_blob_fail(&u->b, err, detail);
+    if (u->body_n) {
+        begin_transfer(u);
     } else {
-        u->expires_unix_ms = m.expires_unix_ms;
-        if (u->body_n) {
-            begin_transfer(u);
-        } else {
-            answer(u, m.offset);
-        }
+        answer(u, m->offset);
     }
-    edge_blob_release(&u->b);
 }
 
 void
@@ -359,13 +385,10 @@ edge_blob_up_create(const struct edge_blob_request *rq)
     u->body_n = rq->body_n;
     u->checksum = checksum;
     u->b.id = cq_random_id();
+    u->with_state = on_created;
     const struct cq_blob_create m = {u->b.user, u->b.id, length};
-    const struct edge_blob_ask ask = {"blobd", CQ_BUS_BLOB_CREATE, &cq_blob_create_schema,
-                                      &m,      on_created,         u};
-    int rc = edge_blob_ask(&u->b, &ask);
-    if (rc) {
-        edge_blob_fail(&u->b, rc, 0);
-    }
+    ask(u, &(struct edge_blob_ask){"blobd", CQ_BUS_BLOB_CREATE, &cq_blob_create_schema, &m,
+                                   on_state, u});
 }
 
 /* ---- PATCH ---- */
@@ -375,7 +398,6 @@ static void
 on_patch_state(struct upload *u, const struct cq_blob_state *m)
 {
     u->length = m->length;
-    u->expires_unix_ms = m->expires_unix_ms;
     if (!m->whole && m->expires_unix_ms < cq_now_unix_ms()) {
         fail_expired(&u->b);
     } else if (u->offset != m->offset) {
@@ -387,34 +409,6 @@ on_patch_state(struct upload *u, const struct cq_blob_state *m)
     } else {
         answer(u, m->offset);
     }
-}
-
-static void
-on_patch_asked(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
-{
-    struct upload *u = ctx;
-    struct cq_blob_state m;
-    if (!err && cq_schema_read(&cq_blob_state_schema, fields, count, &m)) {
-        err = -CQ_E_INTERNAL;
-    }
-    if (err) {
-        edge_blob_fail(&u->b, err, detail);
-    } else if (u->b.conn) {
-        on_patch_state(u, &m);
-    }
-    edge_blob_release(&u->b);
-}
-
-static int
-ask_ref(struct upload *u, uint8_t op, cq_bus_reply_fn *fn)
-{
-    const struct cq_blob_ref m = {u->b.user, u->b.id};
-    const struct edge_blob_ask ask = {"blobd", op, &cq_blob_ref_schema, &m, fn, u};
-    int rc = edge_blob_ask(&u->b, &ask);
-    if (rc) {
-        edge_blob_fail(&u->b, rc, 0);
-    }
-    return rc;
 }
 
 void
@@ -440,7 +434,7 @@ edge_blob_up_patch(const struct edge_blob_request *rq)
     u->offset = offset;
     u->body_n = rq->body_n;
     u->checksum = checksum;
-    (void)ask_ref(u, CQ_BUS_BLOB_STATE, on_patch_asked);
+    ask_state(u, on_patch_state);
 }
 
 /* ---- HEAD, DELETE ---- */
@@ -453,29 +447,12 @@ answer_state(struct upload *u, const struct cq_blob_state *m)
         fail_expired(&u->b);
         return;
     }
-    u->expires_unix_ms = m->expires_unix_ms;
     size_t n = (size_t)snprintf(headers, sizeof headers,
                                 "upload-offset: %" PRIu64 "\r\nupload-length: %" PRIu64 "\r\n",
                                 m->offset, m->length);
     (void)add_expires(u, m->whole, headers + n, sizeof headers - n);
     const struct edge_net_reply r = {.status = 200, .headers = headers};
     edge_blob_reply(&u->b, &r);
-}
-
-static void
-on_state(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
-{
-    struct upload *u = ctx;
-    struct cq_blob_state m;
-    if (!err && cq_schema_read(&cq_blob_state_schema, fields, count, &m)) {
-        err = -CQ_E_INTERNAL;
-    }
-    if (err) {
-        edge_blob_fail(&u->b, err, detail);
-    } else {
-        answer_state(u, &m);
-    }
-    edge_blob_release(&u->b);
 }
 
 /* A transfer of the same upload that still gets data here: the connection has broken, but not all
@@ -504,7 +481,7 @@ on_wait(void *ctx)
         return;
     }
     cq_timer_stop(u->wait);
-    (void)ask_ref(u, CQ_BUS_BLOB_STATE, on_state);
+    ask_state(u, answer_state);
     edge_blob_release(&u->b);
 }
 
@@ -521,7 +498,7 @@ edge_blob_up_state(const struct edge_blob_request *rq)
         u->wait = cq_timer_new(u->b.edge->loop, on_wait, u);
         cq_timer_start(u->wait, WAIT_MS, WAIT_MS);
     } else {
-        (void)ask_ref(u, CQ_BUS_BLOB_STATE, on_state);
+        ask_state(u, answer_state);
     }
 }
 
@@ -544,6 +521,6 @@ edge_blob_up_drop(const struct edge_blob_request *rq)
 {
     struct upload *u = edge_blob_new(rq, &kind_short, sizeof *u);
     if (u) {
-        (void)ask_ref(u, CQ_BUS_BLOB_DROP, on_dropped);
+        ask_ref(u, CQ_BUS_BLOB_DROP, on_dropped);
     }
 }
