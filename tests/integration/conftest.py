@@ -2,7 +2,9 @@
 """One system per test file; after each test everything must live and no log may hold a sanitizer's report."""
 
 import pathlib
+import shutil
 import sys
+import tempfile
 
 import pytest
 
@@ -44,3 +46,11 @@ def pair(system):
     yield x, y
     x.close()
     y.close()
+
+
+@pytest.fixture
+def target():
+    """Where a backup may go: a name that does not exist yet."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="cq-backup-"))
+    yield folder / "b"
+    shutil.rmtree(folder, ignore_errors=True)

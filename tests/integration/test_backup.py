@@ -29,13 +29,6 @@ def ctl(system):
     return Ctl(system)
 
 
-@pytest.fixture
-def target():
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="cq-backup-"))
-    yield folder / "b"
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.fixture(scope="module")
 def some_data(system):
     """Some megabytes, so that a copy takes a moment."""

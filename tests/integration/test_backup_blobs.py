@@ -3,17 +3,15 @@
 
 import hashlib
 import os
-import pathlib
 import secrets
 import shutil
 import signal
 import subprocess
-import tempfile
 import threading
 
 import pytest
 from backups import blake2, forge, manifest_of, restore
-from blobs import NOT_FOUND, Refused, Uploader
+from blobs import NOT_FOUND, Refused, Uploader, file_of
 from ctl import Ctl
 from system import System, eventually
 from test_backup import mount
@@ -49,17 +47,6 @@ def user(world):
 @pytest.fixture
 def ctl(world):
     return Ctl(world)
-
-
-@pytest.fixture
-def target():
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="cq-backup-"))
-    yield folder / "b"
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def file_of(root, blob):
-    return root / "blobs" / blob.hex()[:3] / blob.hex()
 
 
 def backup(ctl, target, *options, findings=0):

@@ -5,6 +5,7 @@ A "minute" is half the life of a key if that is shorter, so that the test need n
 import time
 
 import pytest
+from ctl import Ctl
 from system import eventually
 
 EDGES, USERS, MINUTE_S, MINUTES = 2, 10, 2.5, 2
@@ -30,10 +31,7 @@ def calls(redis):
 
 
 def metric(system, name):
-    from ctl import Ctl
-
-    rows = Ctl(system).json("metrics", "presence.1")[1]
-    return next(int(r["value"]) for r in rows if r["name"] == f"chasqui_presence_{name}")
+    return Ctl(system).metric("presence.1", f"chasqui_presence_{name}")
 
 
 def test_one_command_for_each_user_and_minute(system, people):

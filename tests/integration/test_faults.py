@@ -14,9 +14,10 @@ LONG = WAIT * 6
 class Sender(threading.Thread):
     """Sends texts one after the other as a real client does: on any trouble the same bytes again, on another edge."""
 
-    def __init__(self, system, device, chat, texts):
+    def __init__(self, system, device, chat, texts, pace_s=0):
         super().__init__(daemon=True)
         self.system, self.device, self.chat, self.texts = system, device, chat, texts
+        self.pace_s = pace_s
         self.answers, self.error, self.retries = [], None, 0
 
     def run(self):
@@ -24,6 +25,7 @@ class Sender(threading.Thread):
             for text in self.texts:
                 fields = self.device.prepare(self.chat, text)
                 self.answers.append(self.insist(fields))
+                time.sleep(self.pace_s)
         except BaseException as e:
             self.error = e
 

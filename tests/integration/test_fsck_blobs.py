@@ -11,7 +11,7 @@ import tempfile
 import threading
 
 import pytest
-from blobs import Uploader
+from blobs import Uploader, file_of
 from chasqui import befriend
 from ctl import LONG, Ctl
 from system import BIN, eventually
@@ -41,10 +41,6 @@ def show(user, data):
     blob = user.upload(data)
     user.a.send_prepared(user.a.prepare(user.b, "look", media=[blob, len(data), b"thumbnail"]))
     return blob
-
-
-def file_of(root, blob):
-    return root / "blobs" / blob.hex()[:3] / blob.hex()
 
 
 def flip(file, offset):

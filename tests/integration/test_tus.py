@@ -385,7 +385,7 @@ def test_damage_is_never_given(system, ana):
     assert ana.get(path, range=f"bytes=0-{PIECE}").body == data[:PIECE + 1]
 
 
-def test_expired_uploads(system, ana):
+def test_an_upload_says_when_it_expires(system, ana):
     path = ana.create(1000)
     name = path.rsplit("/", 1)[1]
     file = system.dir / "blobs/uploads" / name

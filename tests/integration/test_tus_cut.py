@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from system import eventually
 from tus import DATA, Http, Resuming, Tus, bearer
 
 CUT = 200_000
@@ -97,8 +98,7 @@ def test_a_second_transfer_takes_over(system, ana):
     first.head("PATCH", path, authorization=bearer(ana.token), tus_resumable="1.0.0", upload_offset=0, content_type=DATA,
                content_length=len(data))
     first.send(data[:300_000])
-    while two.state(path).offset < 4 * 65536:
-        pass
+    eventually(lambda: two.state(path).offset >= 4 * 65536, what="data has come")
     at = two.state(path).offset
     assert two.patch(path, at, data[at:at + 200_000]).status == 204
     try:

@@ -97,3 +97,8 @@ class Uploader:
             if not part:
                 break
         return data
+
+
+def file_of(root, blob):
+    """Of a blob, below blobd's folder or a backup's."""
+    return root / "blobs" / blob.hex()[:3] / blob.hex()

@@ -32,3 +32,7 @@ class Ctl:
         """(exit code, list of objects)"""
         code, out, _ = self.run("--json", *words)
         return code, [json.loads(line) for line in out.splitlines()]
+
+    def metric(self, actor, name):
+        rows = self.json("metrics", actor)[1]
+        return next(int(r["value"]) for r in rows if r["name"] == name)
