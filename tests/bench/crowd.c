@@ -3,6 +3,7 @@
 
 #include <signal.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -26,8 +27,7 @@ enum {
 /* Shared with the helper. */
 struct helper {
     pid_t pid;
-    _Atomic size_t wanted, opened, away;
-    _Atomic uint64_t pings, refused, cpu_ns;
+    _Atomic uint64_t wanted, opened, away, pings, refused, cpu_ns;
 };
 
 struct bench_crowd {
@@ -161,45 +161,41 @@ bench_crowd_open(struct bench_crowd *c, size_t count)
     }
 }
 
-uint64_t
-bench_crowd_pings(struct bench_crowd *c)
+/* Of one of the helpers' figures, by its place in the struct. */
+static uint64_t
+sum(const struct bench_crowd *c, size_t offset)
 {
-    uint64_t sum = 0;
+    uint64_t total = 0;
     for (size_t i = 0; i < c->count; i++) {
-        sum += atomic_load(&c->helpers[i].pings);
+        const char *helper = (const char *)&c->helpers[i];
+        total += atomic_load((const _Atomic uint64_t *)(const void *)(helper + offset));
     }
-    return sum;
+    return total;
+}
+
+uint64_t
+bench_crowd_pings(const struct bench_crowd *c)
+{
+    return sum(c, offsetof(struct helper, pings));
 }
 
 size_t
 bench_crowd_away(struct bench_crowd *c)
 {
-    size_t sum = 0;
     check(c);
-    for (size_t i = 0; i < c->count; i++) {
-        sum += atomic_load(&c->helpers[i].away);
-    }
-    return sum;
+    return sum(c, offsetof(struct helper, away));
 }
 
 uint64_t
-bench_crowd_refused(struct bench_crowd *c)
+bench_crowd_refused(const struct bench_crowd *c)
 {
-    uint64_t sum = 0;
-    for (size_t i = 0; i < c->count; i++) {
-        sum += atomic_load(&c->helpers[i].refused);
-    }
-    return sum;
+    return sum(c, offsetof(struct helper, refused));
 }
 
 uint64_t
-bench_crowd_cpu_ns(struct bench_crowd *c)
+bench_crowd_cpu_ns(const struct bench_crowd *c)
 {
-    uint64_t sum = 0;
-    for (size_t i = 0; i < c->count; i++) {
-        sum += atomic_load(&c->helpers[i].cpu_ns);
-    }
-    return sum;
+    return sum(c, offsetof(struct helper, cpu_ns));
 }
 
 void

@@ -14,13 +14,13 @@ size_t bench_crowd_helpers(const struct bench_crowd *c);
 /* Opens sessions until there are `count`. */
 void bench_crowd_open(struct bench_crowd *c, size_t count);
 /* Heartbeats that they have answered so far. */
-uint64_t bench_crowd_pings(struct bench_crowd *c);
+uint64_t bench_crowd_pings(const struct bench_crowd *c);
 /* How many have lost their connection and are not synced again. */
 size_t bench_crowd_away(struct bench_crowd *c);
 /* How often an edge has refused one (busy, too many): it tried again. */
-uint64_t bench_crowd_refused(struct bench_crowd *c);
+uint64_t bench_crowd_refused(const struct bench_crowd *c);
 /* CPU time of the helpers. */
-uint64_t bench_crowd_cpu_ns(struct bench_crowd *c);
+uint64_t bench_crowd_cpu_ns(const struct bench_crowd *c);
 void bench_crowd_destroy(struct bench_crowd **c);
 
 #endif

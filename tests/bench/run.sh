@@ -6,6 +6,7 @@ set -euo pipefail
 REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 BIN=${CHASQUI_BIN:-$REPO/build/release/bin}
 SCRATCH=
+LOAD= # the load generator's pid while it runs
 WARM_UP=200 # sessions of idle that come first
 
 usage() {
@@ -41,6 +42,7 @@ die() {
 }
 
 clean_up() {
+    [[ -z $LOAD ]] || kill "$LOAD" 2>/dev/null || true
     [[ -n $SCRATCH ]] || return 0
     if [[ -d $SCRATCH/data/run ]]; then
         "$REPO/deploy/run.sh" --stop --data "$SCRATCH/data" >/dev/null 2>&1 || true
@@ -265,7 +267,11 @@ main() {
         "$CHASQUI_BENCH_HOOK" "$SCRATCH/data" >&2 & # a profiler, for example
     fi
     [[ $TLS == no ]] || OPTIONS+=(--tls-ca "$SCRATCH/data/tls/ca.pem")
-    "$BIN/chasqui-bench" "$name" --data "$SCRATCH/data" --port "$PORT" "${OPTIONS[@]}"
+    # In the background: it may have a session of its own, which Ctrl-C does not reach.
+    "$BIN/chasqui-bench" "$name" --data "$SCRATCH/data" --port "$PORT" "${OPTIONS[@]}" &
+    LOAD=$!
+    wait "$LOAD"
+    LOAD=
 }
 
 main "$@"

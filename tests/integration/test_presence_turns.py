@@ -13,6 +13,7 @@ from presence_world import ANNOUNCED, LOOKUP, PRESENCE, SESSION_UP, Edge, new_id
 
 MANY = int(os.environ.get("CHASQUI_MANY", 10000))
 STEP = 1000
+IN_BETWEEN = 3  # messages of others, at least, while many leave
 
 
 @pytest.fixture
@@ -40,16 +41,15 @@ def fill(world, name, users):
     return edge
 
 
-def longest_wait(world, until, seconds=60):
-    """Sends messages to x one by one until something is true: how long did the slowest take, in ms?"""
-    slowest, end = 0, time.monotonic() + seconds
+def messages_until(world, until, seconds=60):
+    """Sends messages to x, the next one when the last has arrived, until something is true: how many were that?"""
+    count, end = 0, time.monotonic() + seconds
     while not until():
         assert time.monotonic() < end
-        start = time.monotonic()
         pos = world.store.route([world.x], [0x90, world.store.pos])
         world.until(lambda: world.store.is_routed(pos) or any(e[1] == pos - 1 for _, e in world.edges[0].delivered[-1:]))
-        slowest = max(slowest, time.monotonic() - start)
-    return slowest * 1000
+        count += 1
+    return count
 
 
 def test_an_edge_with_many_dies_and_comes_back(world):
@@ -62,7 +62,7 @@ def test_an_edge_with_many_dies_and_comes_back(world):
     world.store.befriend(world.x, elsewhere)
     world.store.route([world.x], [0x92, 1], rewatch=True)
     big = fill(world, "edge.9", users)
-    up_ms = longest_wait(world, lambda: world.metric("sessions") == MANY + 1)
+    messages_until(world, lambda: world.metric("sessions") == MANY + 1)
     two.login(elsewhere)
     world.until(lambda: {friend, elsewhere} <= set(one.states(a)), what="friends online")
     # Dies, and is back within the grace period under the same name with the same numbers: nobody flaps.
@@ -70,7 +70,7 @@ def test_an_edge_with_many_dies_and_comes_back(world):
     world.actors.remove(big)
     big.leave()
     big = fill(world, "edge.9", users)
-    back_ms = longest_wait(world, lambda: world.metric("sessions_dead") == 0 and world.metric("sessions") == MANY + 2)
+    messages_until(world, lambda: world.metric("sessions_dead") == 0 and world.metric("sessions") == MANY + 2)
     world.run(2.3)  # longer than the grace period
     assert not any(online is False for sessions, event in one.notes for _, online, _ in event[1])
     # Messages reach its sessions by their new numbers, once.
@@ -82,13 +82,14 @@ def test_an_edge_with_many_dies_and_comes_back(world):
     big.leave()
     pos = world.store.route([friend, elsewhere], [0x90, "gone"])
     world.until(lambda: world.store.is_routed(pos), what="ROUTED")
-    down_ms = longest_wait(world, lambda: world.metric("visible_users") == 2)
+    # 64 leave in a turn, with a pause behind it: that is more than half a second from the first to the last.
+    messages_until(world, lambda: world.metric("visible_users") < MANY + 2)
+    assert IN_BETWEEN <= messages_until(world, lambda: world.metric("visible_users") == 2)
     world.until(lambda: one.states(a).get(friend, (True,))[0] is False, what="friend has left")
     assert one.states(a).get(elsewhere, (True,))[0] is True
     assert world.metric("sessions") == 2 and world.metric("users") == 2
     value = world.key("online", elsewhere).decode().split(";")
     assert len(value) == 2 and value[1].startswith("edge.2/")
-    print(f"{MANY} sessions: slowest message while they come {up_ms:.1f} ms, come again {back_ms:.1f} ms, leave {down_ms:.1f} ms")
 
 
 def test_all_are_written_again_in_pieces(world):
@@ -98,11 +99,10 @@ def test_all_are_written_again_in_pieces(world):
     one.login(world.x)
     fill(world, "edge.9", users)
     r = world.redis()
-    longest_wait(world, lambda: r.dbsize() >= MANY + 2)
+    messages_until(world, lambda: r.dbsize() >= MANY + 2)
     rewrites = world.metric("redis_rewrites_total")
     r.flushall()
-    ms = longest_wait(world, lambda: world.metric("redis_rewrites_total") > rewrites and r.dbsize() >= MANY + 2)
-    print(f"{MANY} users: slowest message while all are written again {ms:.1f} ms")
+    messages_until(world, lambda: world.metric("redis_rewrites_total") > rewrites and r.dbsize() >= MANY + 2)
 
 
 def test_many_questions_wait_for_presence_to_be_ready(world):
