@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0
- * An upload under way. Pieces are hashed as they come, so that nothing is read again at the end.
+ * An upload under way. Pieces get their tags as they come, so that nothing is read again at the
+ * end.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -9,9 +10,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <sodium.h>
-
 #include "common/rt/check.h"
+#include "common/rt/random.h"
 
 #include "blobd/volume_disk.h"
 
@@ -20,39 +20,41 @@ enum {
 };
 
 struct blobd_part {
-    crypto_generichash_state piece; /* of the piece that offset lies in; first: it is aligned */
     struct cq_blobfile_header header;
     uint64_t offset;
-    uint8_t *hashes; /* of the full pieces before it, and room for the last */
+    cq_gmac_t *mac;      /* of the piece that offset lies in */
+    uint8_t *tags;       /* of the full pieces before it, and room for the last and the root */
+    bool is_last_tagged; /* the piece that offset lies in is the last one, and there too */
+    bool is_broken;      /* the disk took neither the data nor its being cut off */
     int fd;
-    bool is_broken; /* the disk took neither the data nor its being cut off */
 };
 
+/* The offset is at its beginning. */
 static void
 begin_piece(blobd_part_t *p)
 {
-    (void)crypto_generichash_init(&p->piece, NULL, 0, CQ_BLOBFILE_PIECE_HASH_SIZE);
+    p->is_last_tagged = false;
+    cq_gmac_begin(p->mac, p->offset / CQ_BLOBFILE_PIECE_SIZE);
 }
 
 static void
 end_piece(blobd_part_t *p, size_t number)
 {
-    (void)crypto_generichash_final(&p->piece, p->hashes + number * CQ_BLOBFILE_PIECE_HASH_SIZE,
-                                   CQ_BLOBFILE_PIECE_HASH_SIZE);
-    begin_piece(p);
+    cq_gmac_end(p->mac, p->tags + number * CQ_BLOBFILE_TAG_SIZE);
 }
 
-/* Data behind the offset is in the file: hashes it and moves on. */
+/* Data behind the offset is in the file: takes it into the tags and moves on. */
 static void
 take(blobd_part_t *p, const uint8_t *data, size_t n)
 {
     while (n) {
         size_t room = CQ_BLOBFILE_PIECE_SIZE - (size_t)(p->offset % CQ_BLOBFILE_PIECE_SIZE);
         size_t part = n < room ? n : room;
-        (void)crypto_generichash_update(&p->piece, data, part);
+        cq_gmac_add(p->mac, data, part);
         p->offset += part;
         if (p->offset % CQ_BLOBFILE_PIECE_SIZE == 0) {
             end_piece(p, (size_t)(p->offset / CQ_BLOBFILE_PIECE_SIZE) - 1);
+            begin_piece(p);
         }
         data += part;
         n -= part;
@@ -65,7 +67,13 @@ new_part(int fd, const struct cq_blobfile_header *h)
     blobd_part_t *p = cq_alloc(sizeof *p);
     p->fd = fd;
     p->header = *h;
-    p->hashes = cq_alloc(cq_blobfile_trailer_size(h->length));
+    p->tags = cq_alloc(cq_blobfile_trailer_size(h->length));
+    /* One that was begun in the form before goes on in ours: its tags are not written yet. */
+    if (p->header.form != CQ_BLOBFILE_KEYED) {
+        p->header.form = CQ_BLOBFILE_KEYED;
+        cq_random(p->header.key, sizeof p->header.key);
+    }
+    p->mac = cq_gmac_new(p->header.key);
     begin_piece(p);
     return p;
 }
@@ -136,7 +144,7 @@ hash_file(blobd_part_t *p, uint64_t up_to)
     return rc;
 }
 
-/* Forgets what is behind `up_to`, in the file and in the hashes. */
+/* Forgets what is behind `up_to`, in the file and in the tags. */
 static int
 go_back(blobd_part_t *p, uint64_t up_to)
 {
@@ -251,7 +259,8 @@ blobd_part_close(blobd_part_t **p)
 {
     if (*p) {
         (void)close((*p)->fd);
-        free((*p)->hashes);
+        cq_gmac_destroy(&(*p)->mac);
+        free((*p)->tags);
         free(*p);
         *p = NULL;
     }
@@ -334,14 +343,13 @@ static int
 seal(blobd_part_t *p, uint8_t *root)
 {
     size_t pieces = cq_blobfile_piece_count(p->header.length);
-    if (p->offset % CQ_BLOBFILE_PIECE_SIZE) {
-        crypto_generichash_state open_piece = p->piece; /* it may have to be tried again */
+    if (p->offset % CQ_BLOBFILE_PIECE_SIZE && !p->is_last_tagged) {
         end_piece(p, pieces - 1);
-        p->piece = open_piece;
+        p->is_last_tagged = true; /* it may have to be tried again */
     }
-    cq_blobfile_root(&p->header, p->hashes, root);
-    memcpy(p->hashes + pieces * CQ_BLOBFILE_PIECE_HASH_SIZE, root, CQ_BLOB_HASH_SIZE);
-    int rc = cq_blobfile_write_at(p->fd, p->hashes, cq_blobfile_trailer_size(p->header.length),
+    cq_blobfile_root(&p->header, p->tags, root);
+    memcpy(p->tags + pieces * CQ_BLOBFILE_TAG_SIZE, root, CQ_BLOB_HASH_SIZE);
+    int rc = cq_blobfile_write_at(p->fd, p->tags, cq_blobfile_trailer_size(p->header.length),
                                   CQ_BLOBFILE_HEADER_SIZE + p->header.length);
     /* The header says "all synced" only after it is: a restart believes it. */
     rc = rc ? rc : sync_part(p);

@@ -13,11 +13,23 @@ enum {
     AT_EXPIRES = AT_CREATED + 8,
     AT_SYNCED = AT_EXPIRES + 8,
     AT_TENTATIVE = AT_SYNCED + 8,
-    AT_HASH = AT_TENTATIVE + 8,
+    AT_KEY = AT_TENTATIVE + 8, /* of a keyed one */
     HEADER_HASH_SIZE = 16,
 };
 
-static const uint8_t magic[AT_ID] = {'C', 'Q', 'B', 'L', 'O', 'B', '1', '\n'};
+/* By form: how it begins, and where the hash of all before it is. */
+static const struct {
+    uint8_t magic[AT_ID];
+    size_t at_hash;
+} forms[] = {
+    [CQ_BLOBFILE_HASHED] = {{'C', 'Q', 'B', 'L', 'O', 'B', '1', '\n'}, AT_KEY},
+    [CQ_BLOBFILE_KEYED] = {{'C', 'Q', 'B', 'L', 'O', 'B', '2', '\n'},
+                           AT_KEY + CQ_BLOBFILE_KEY_SIZE},
+};
+
+enum {
+    FORM_COUNT = sizeof forms / sizeof forms[0]
+};
 
 static void
 put_u64(uint8_t *p, uint64_t v)
@@ -38,16 +50,30 @@ get_u64(const uint8_t *p)
 }
 
 static void
-hash_header(const uint8_t *header, uint8_t out[HEADER_HASH_SIZE])
+hash_header(const uint8_t *header, enum cq_blobfile_form form, uint8_t out[HEADER_HASH_SIZE])
 {
-    (void)crypto_generichash(out, HEADER_HASH_SIZE, header, AT_HASH, NULL, 0);
+    (void)crypto_generichash(out, HEADER_HASH_SIZE, header, forms[form].at_hash, NULL, 0);
+}
+
+static int
+read_form(const uint8_t *header, enum cq_blobfile_form *form)
+{
+    for (size_t i = 0; i < FORM_COUNT; i++) {
+        uint8_t hash[HEADER_HASH_SIZE];
+        if (memcmp(header, forms[i].magic, AT_ID) == 0) {
+            *form = (enum cq_blobfile_form)i;
+            hash_header(header, *form, hash);
+            return memcmp(header + forms[i].at_hash, hash, sizeof hash) ? -CQ_E_CORRUPT : 0;
+        }
+    }
+    return -CQ_E_CORRUPT;
 }
 
 void
 cq_blobfile_write_header(uint8_t out[CQ_BLOBFILE_HEADER_SIZE], const struct cq_blobfile_header *h)
 {
     memset(out, 0, CQ_BLOBFILE_HEADER_SIZE);
-    memcpy(out, magic, sizeof magic);
+    memcpy(out, forms[h->form].magic, AT_ID);
     memcpy(out + AT_ID, h->id.b, CQ_ID_SIZE);
     memcpy(out + AT_USER, h->user.b, CQ_ID_SIZE);
     put_u64(out + AT_LENGTH, h->length);
@@ -55,16 +81,22 @@ cq_blobfile_write_header(uint8_t out[CQ_BLOBFILE_HEADER_SIZE], const struct cq_b
     put_u64(out + AT_EXPIRES, h->expires_unix_ms);
     put_u64(out + AT_SYNCED, h->synced);
     put_u64(out + AT_TENTATIVE, h->tentative_from);
-    hash_header(out, out + AT_HASH);
+    if (h->form == CQ_BLOBFILE_KEYED) {
+        memcpy(out + AT_KEY, h->key, CQ_BLOBFILE_KEY_SIZE);
+    }
+    hash_header(out, h->form, out + forms[h->form].at_hash);
 }
 
 int
 cq_blobfile_read_header(const uint8_t in[CQ_BLOBFILE_HEADER_SIZE], struct cq_blobfile_header *h)
 {
-    uint8_t hash[HEADER_HASH_SIZE];
-    hash_header(in, hash);
-    if (memcmp(in, magic, sizeof magic) != 0 || memcmp(in + AT_HASH, hash, sizeof hash) != 0) {
-        return -CQ_E_CORRUPT;
+    *h = (struct cq_blobfile_header){.form = CQ_BLOBFILE_HASHED};
+    int rc = read_form(in, &h->form);
+    if (rc) {
+        return rc;
+    }
+    if (h->form == CQ_BLOBFILE_KEYED) {
+        memcpy(h->key, in + AT_KEY, CQ_BLOBFILE_KEY_SIZE);
     }
     memcpy(h->id.b, in + AT_ID, CQ_ID_SIZE);
     memcpy(h->user.b, in + AT_USER, CQ_ID_SIZE);
@@ -88,7 +120,7 @@ cq_blobfile_piece_count(uint64_t length)
 size_t
 cq_blobfile_trailer_size(uint64_t length)
 {
-    return cq_blobfile_piece_count(length) * CQ_BLOBFILE_PIECE_HASH_SIZE + CQ_BLOB_HASH_SIZE;
+    return cq_blobfile_piece_count(length) * CQ_BLOBFILE_TAG_SIZE + CQ_BLOB_HASH_SIZE;
 }
 
 uint64_t
@@ -99,7 +131,7 @@ cq_blobfile_size(uint64_t length)
 
 void
 cq_blobfile_root(const struct cq_blobfile_header *h,
-                 const uint8_t *hashes,
+                 const uint8_t *tags,
                  uint8_t root[CQ_BLOB_HASH_SIZE])
 {
     uint8_t length[8];
@@ -109,8 +141,11 @@ cq_blobfile_root(const struct cq_blobfile_header *h,
     (void)crypto_generichash_update(&state, h->id.b, CQ_ID_SIZE);
     (void)crypto_generichash_update(&state, h->user.b, CQ_ID_SIZE);
     (void)crypto_generichash_update(&state, length, sizeof length);
-    (void)crypto_generichash_update(
-        &state, hashes, cq_blobfile_piece_count(h->length) * CQ_BLOBFILE_PIECE_HASH_SIZE);
+    if (h->form == CQ_BLOBFILE_KEYED) {
+        (void)crypto_generichash_update(&state, h->key, CQ_BLOBFILE_KEY_SIZE);
+    }
+    (void)crypto_generichash_update(&state, tags,
+                                    cq_blobfile_piece_count(h->length) * CQ_BLOBFILE_TAG_SIZE);
     (void)crypto_generichash_final(&state, root, CQ_BLOB_HASH_SIZE);
 }
 

@@ -4,7 +4,13 @@
  *
  *   header   4,096 bytes: magic, id, user, length, times, how far an upload is; hashed
  *   data     `length` bytes of ciphertext
- *   trailer  a 16-byte BLAKE2b for each 64 KiB of data, then the root: BLAKE2b-256 of all before
+ *   trailer  a tag of 16 bytes for each piece of 64 KiB of data, then the root: BLAKE2b-256 of what
+ *            the blob is (id, user, length, key) and the tags
+ *
+ * A tag is the GMAC of the piece under a random key that the header has, with the number of the
+ * piece as nonce. It is checked at each read, so it has to cost little; nobody who cannot read this
+ * disk can make two pieces of one tag. Files of the form before have a BLAKE2b of each piece and no
+ * key; they are read and copied as they are.
  *
  * The trailer is written when the data is complete. The root is the blob's ETag. Each read checks
  * the pieces that it touches (blobd may remember for a minute that it did), the scrubber checks
@@ -17,6 +23,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/rt/gmac.h"
 #include "common/wire/err.h"
 #include "common/wire/id.h"
 #include "common/wire/limits.h"
@@ -25,7 +32,13 @@
 enum {
     CQ_BLOBFILE_HEADER_SIZE = 4096,
     CQ_BLOBFILE_PIECE_SIZE = 65536,
-    CQ_BLOBFILE_PIECE_HASH_SIZE = 16,
+    CQ_BLOBFILE_TAG_SIZE = 16,
+    CQ_BLOBFILE_KEY_SIZE = 16,
+};
+
+enum cq_blobfile_form {
+    CQ_BLOBFILE_HASHED, /* the first one, with magic CQBLOB1: is not written any more */
+    CQ_BLOBFILE_KEYED,  /* CQBLOB2 */
 };
 
 #define CQ_BLOBFILE_NOT_TENTATIVE UINT64_MAX
@@ -33,6 +46,8 @@ enum {
 #define CQ_BLOBFILE_LENGTH_MAX (UINT64_C(1) << 40)
 
 struct cq_blobfile_header {
+    enum cq_blobfile_form form;
+    uint8_t key[CQ_BLOBFILE_KEY_SIZE]; /* of the tags; not in a HASHED one */
     struct cq_id id;
     struct cq_id user; /* who uploads or has uploaded it */
     uint64_t length;   /* bytes of data when complete */
@@ -56,9 +71,9 @@ int cq_blobfile_read_header(const uint8_t in[CQ_BLOBFILE_HEADER_SIZE],
 size_t cq_blobfile_piece_count(uint64_t length);
 size_t cq_blobfile_trailer_size(uint64_t length);
 uint64_t cq_blobfile_size(uint64_t length);
-/* Root over header and piece hashes. */
+/* Root over header and tags. */
 void cq_blobfile_root(const struct cq_blobfile_header *h,
-                      const uint8_t *hashes,
+                      const uint8_t *tags,
                       uint8_t root[CQ_BLOB_HASH_SIZE]);
 /* trailer: cq_blobfile_trailer_size(h->length) bytes. CORRUPT if its root does not fit. */
 int cq_blobfile_check_trailer(const struct cq_blobfile_header *h,

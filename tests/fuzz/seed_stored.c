@@ -158,11 +158,13 @@ main(int argc, char **argv)
     const struct store_blob blob = {.state = STORE_BLOB_WHOLE, .length = 300, .references = 2};
     store_blob_write(&b, &blob);
     write_seeds(10, &b);
-    const struct cq_blobfile_header header = {.length = 300,
-                                              .tentative_from = CQ_BLOBFILE_NOT_TENTATIVE};
+    struct cq_blobfile_header header = {.length = 300, .tentative_from = CQ_BLOBFILE_NOT_TENTATIVE};
     cq_blobfile_write_header(cq_buf_reserve(&b, CQ_BLOBFILE_HEADER_SIZE), &header);
     b.size = CQ_BLOBFILE_HEADER_SIZE;
     write_seeds(11, &b);
+    header.form = CQ_BLOBFILE_KEYED;
+    cq_blobfile_write_header(cq_buf_reserve(&b, CQ_BLOBFILE_HEADER_SIZE), &header);
+    write_seed(11, "keyed", b.data, CQ_BLOBFILE_HEADER_SIZE);
     const struct store_blob_entry entry = {.id = {{1, 2, 3}}, .length = 4711, .hash = {9, 8, 7}};
     char line[STORE_BLOB_TREE_LINE_SIZE];
     store_blob_tree_write_line(&entry, line);

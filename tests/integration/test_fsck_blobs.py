@@ -11,7 +11,7 @@ import tempfile
 import threading
 
 import pytest
-from blobs import Uploader, file_of
+from blobs import Uploader, file_of, trailer_of
 from chasqui import befriend
 from ctl import LONG, Ctl
 from system import BIN, eventually
@@ -77,12 +77,9 @@ def test_planted_damage_is_found(system, ctl, user):
     stranger = Uploader(system, user.user)
     shutil.copy(file_of(root, good), system.dir / "saved")
     fake = bytearray(file_of(root, other).read_bytes())
-    pieces, body = b"", fake[4096:4096 + 200_000]
+    body = fake[4096:4096 + 200_000]
     body[0] ^= 1
-    for i in range(0, len(body), 65536):
-        pieces += hashlib.blake2b(body[i:i + 65536], digest_size=16).digest()
-    root_hash = hashlib.blake2b(fake[8:40] + (200_000).to_bytes(8, "big") + pieces, digest_size=32).digest()
-    file_of(root, other).write_bytes(fake[:4096] + body + pieces + root_hash)
+    file_of(root, other).write_bytes(fake[:4096] + body + trailer_of(fake, body))
     orphan = secrets.token_bytes(16)
     file_of(root, orphan).parent.mkdir(exist_ok=True)
     file_of(root, orphan).write_bytes(b"nobody knows")

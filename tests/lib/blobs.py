@@ -2,6 +2,8 @@
 """An edge's side of blobs on the bus (docs/bus.md), for tests of blobd and the store without HTTP."""
 
 import contextlib
+import ctypes
+import hashlib
 import itertools
 import secrets
 import time
@@ -102,3 +104,24 @@ class Uploader:
 def file_of(root, blob):
     """Of a blob, below blobd's folder or a backup's."""
     return root / "blobs" / blob.hex()[:3] / blob.hex()
+
+
+def gmac(key, number, data):
+    """AES-128-GMAC, the nonce 12 bytes of number."""
+    crypto, none, tag = ctypes.CDLL("libcrypto.so.3"), ctypes.c_int(), ctypes.create_string_buffer(16)
+    crypto.EVP_CIPHER_CTX_new.restype = crypto.EVP_aes_128_gcm.restype = ctypes.c_void_p
+    ctx = ctypes.c_void_p(crypto.EVP_CIPHER_CTX_new())
+    ok = crypto.EVP_EncryptInit_ex(ctx, ctypes.c_void_p(crypto.EVP_aes_128_gcm()), None, key, number.to_bytes(12, "big"))
+    ok &= crypto.EVP_EncryptUpdate(ctx, None, ctypes.byref(none), data, len(data))
+    ok &= crypto.EVP_EncryptFinal_ex(ctx, tag, ctypes.byref(none)) & crypto.EVP_CIPHER_CTX_ctrl(ctx, 0x10, 16, tag)
+    crypto.EVP_CIPHER_CTX_free(ctx)
+    assert ok == 1
+    return tag.raw
+
+
+def trailer_of(file, body):
+    """What has to follow these bytes in a file with this header (common/rt/blobfile.h): tags, and the root over them."""
+    assert file[:8] == b"CQBLOB2\n"
+    key = bytes(file[80:96])
+    tags = b"".join(gmac(key, i // 65536, bytes(body[i:i + 65536])) for i in range(0, len(body), 65536))
+    return tags + hashlib.blake2b(file[8:40] + len(body).to_bytes(8, "big") + key + tags, digest_size=32).digest()

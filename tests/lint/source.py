@@ -19,7 +19,7 @@ LOG_ID = re.compile(r'CQ_LOG\(\s*[A-Z]+\s*,\s*"([^"]+)"')
 LOG_ID_FORM = re.compile(r"^[A-Z]+(-[A-Z0-9]+)+$")
 # Who may include what of the outside world.
 ONLY_IN = {"lmdb.h": re.compile(r"^store/engine_lmdb"), "libwebsockets.h": re.compile(r"^client/"),
-           "openssl/": re.compile(r"^edge/tls\.c"),
+           "openssl/": re.compile(r"^(edge/tls|common/rt/gmac)\.c"),
            "hiredis/": re.compile(r"^presence/"), "sqlite3.h": re.compile(r"^client/")}
 
 

@@ -209,6 +209,32 @@ we_die(void **state)
     }
 }
 
+/* An upload that was begun in the form before ours. */
+static void
+the_form_before_goes_on(void **state)
+{
+    struct world *w = *state;
+    uint8_t bytes[CQ_BLOBFILE_HEADER_SIZE];
+    char path[256];
+    blobd_part_t *p = begin(w, 70000);
+    assert_int_equal(blobd_part_keep(p), 0);
+    struct cq_blobfile_header h = *blobd_part_header(p);
+    assert_int_equal(h.form, CQ_BLOBFILE_KEYED);
+    blobd_part_close(&p);
+    h.form = CQ_BLOBFILE_HASHED;
+    cq_blobfile_write_header(bytes, &h);
+    path_of(w, path, sizeof path, true);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_int_equal(cq_blobfile_write_at(fd, bytes, sizeof bytes, 0), 0);
+    assert_int_equal(close(fd), 0);
+    assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
+    assert_int_equal(blobd_part_offset(p), 70000);
+    blobd_part_close(&p); /* what was made of it is read again */
+    assert_int_equal(blobd_part_open(w->volume, &w->header.id, &p), 0);
+    assert_int_equal(blobd_part_header(p)->form, CQ_BLOBFILE_KEYED);
+    finish_and_check(w, &p);
+}
+
 /* The machine's: only what was synced may be believed, as the rest may be zeros. */
 static void
 the_machine_dies(void **state)
@@ -499,6 +525,7 @@ main(void)
         TEST(an_upload_becomes_a_blob),
         TEST(it_is_created_once),
         TEST(we_die),
+        TEST(the_form_before_goes_on),
         TEST(the_machine_dies),
         TEST(the_machine_dies_and_we_start_twice),
         TEST(a_failed_sync_takes_back),
