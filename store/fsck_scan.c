@@ -16,6 +16,7 @@ struct scan {
     struct store_fsck *f;
     struct store_fsck_group *g;
     uint64_t from, to; /* ordinals of the chunk */
+    uint64_t marker;   /* when its CHAT rows were read: INDEX and RECEIPT rows may be newer */
     uint64_t to_chat;  /* of the last CHAT row read */
     size_t count;      /* CHAT rows */
     bool is_full;      /* the chunk: `to` is its end */
@@ -63,7 +64,7 @@ add_entry(struct scan *s, struct cq_view key)
     }
     if (!e) {
         e = store_fsck_group_add(s->g, &id);
-        e->marker = s->f->marker;
+        e->marker = s->marker;
     }
     return e;
 }
@@ -241,6 +242,7 @@ scan_chunk(struct scan *s)
     s->is_full = false;
     s->entry = NULL;
     if (!rc) {
+        s->marker = s->f->marker;
         s->g->marker = s->from == s->g->first ? s->f->marker : s->g->marker;
         rc = scan_table(s, STORE_TABLE_CHAT, on_chat);
     }

@@ -211,6 +211,74 @@ a_writer_beside_it_is_no_finding(void **state)
     assert_true(b.runs > 0);
 }
 
+/* The clock that fsck sees: where it hurries, every look at it finds a snapshot too old. */
+static atomic_bool clock_hurries;
+static atomic_uint_fast64_t skipped_ms;
+
+uint64_t __real_cq_now_mono_ms(void);
+uint64_t __wrap_cq_now_mono_ms(void);
+
+uint64_t
+__wrap_cq_now_mono_ms(void)
+{
+    if (atomic_load(&clock_hurries)) {
+        atomic_fetch_add(&skipped_ms, 1);
+    }
+    return __real_cq_now_mono_ms() + atomic_load(&skipped_ms);
+}
+
+enum {
+    FIRST_LATE_USER = 300,
+    LATE_USERS = 40
+};
+static uint64_t late_user;
+
+/* Called before each snapshot. */
+static bool
+a_chat_begins(void *ctx)
+{
+    (void)ctx;
+    if (late_user < FIRST_LATE_USER + LATE_USERS) {
+        uint64_t friend = 1 + late_user % 6;
+        store_world_add_user(&world, late_user);
+        store_world_befriend(&world, late_user, friend);
+        for (unsigned i = 0; i < STORE_CHAT_BLOCK; i++) {
+            store_world_say(&world, late_user, friend, text);
+        }
+        store_world_receive(&world, friend, late_user, 0);
+        store_world_read(&world, friend, late_user, 0);
+        if (late_user % 3) {
+            store_world_flush(&world);
+        } else {
+            store_world_round(&world);
+            store_world_commit(&world);
+        }
+        late_user++;
+    }
+    return false;
+}
+
+/* A chat that begins behind the snapshot that CHAT rows were read in, and is seen by its INDEX and
+ * RECEIPT rows in a later one. */
+static void
+a_chat_that_begins_meanwhile_is_no_finding(void **state)
+{
+    (void)state;
+    const struct store_fsck_cfg cfg = {.engine = world.core.engine,
+                                       .vault = world.core.vault,
+                                       .is_cancelled = a_chat_begins,
+                                       .snapshot_ms_max = 1};
+    late_user = FIRST_LATE_USER;
+    world.slice_max = 1;
+    atomic_store(&clock_hurries, true);
+    int rc = store_fsck_run(&cfg, &report);
+    atomic_store(&clock_hurries, false);
+    show();
+    assert_int_equal(rc, 0);
+    assert_int_equal(report.found, 0);
+    assert_true(late_user > FIRST_LATE_USER + 4);
+}
+
 /* ---- random bytes ---- */
 
 static uint64_t seed = 1;
@@ -321,6 +389,8 @@ main(void)
         cmocka_unit_test_setup_teardown(can_be_cancelled, set_up, tear_down),
         cmocka_unit_test_setup_teardown(tells_progress, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_writer_beside_it_is_no_finding, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_chat_that_begins_meanwhile_is_no_finding, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(random_bytes_in_rows_are_found_or_mean_the_same, set_up,
                                         tear_down),
     };
