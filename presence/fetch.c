@@ -8,10 +8,14 @@
 #include "presence/lookup.h"
 #include "presence/note.h"
 
+/* Lists of many who come at once may be late by seconds, messages may not. So they are asked for in
+ * rounds, each small enough for a turn of the store, and between two of them the store, and we,
+ * have as long for others as the last one took: the busier they are, the slower lists come. */
 enum {
-    SLOT_MAX = 64, /* more would only wait in the store, and messages behind them */
+    SLOT_MAX = 16,
     SLOT_MIN = 8,
-    IDS_MAX = 50000, /* about so many ids may be in the answers that come in one turn */
+    IDS_MAX = 50000,   /* about so many ids may be in the answers that come in one turn */
+    REST_MAX_MS = 100, /* a store that has hung is forgiven */
     DEADLINE_MS = 5000
 };
 
@@ -26,7 +30,9 @@ struct presence_fetch {
     struct slot slots[SLOT_MAX];
     struct slot *free;
     size_t asked_count;
-    size_t usual; /* length of a list, lately */
+    uint64_t round_mono_ms;      /* when the last round began … */
+    uint64_t rest_until_mono_ms; /* … and until when there is none after it */
+    size_t usual;                /* length of a list, lately */
     struct cq_id ids[CQ_LIST_MAX];
     struct cq_id hidden[CQ_LIST_MAX];
 };
@@ -112,6 +118,18 @@ on_failed(presence_core_t *core, const struct cq_id *user)
 }
 
 static void
+give_back(struct presence_fetch *f, struct slot *slot)
+{
+    slot->next_free = f->free;
+    f->free = slot;
+    if (--f->asked_count == 0) {
+        uint64_t now_ms = cq_now_mono_ms();
+        uint64_t took_ms = now_ms - f->round_mono_ms;
+        f->rest_until_mono_ms = now_ms + (took_ms < REST_MAX_MS ? took_ms : REST_MAX_MS);
+    }
+}
+
+static void
 on_watched(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
 {
     (void)detail;
@@ -119,9 +137,7 @@ on_watched(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t coun
     presence_core_t *core = slot->core;
     struct presence_fetch *f = core->fetch;
     struct cq_id user = slot->user;
-    slot->next_free = f->free;
-    f->free = slot;
-    f->asked_count--;
+    give_back(f, slot);
     /* A user whom the store does not know sees nobody, and has nothing to show. */
     struct presence_watch_list list = {.ids = f->ids, .hidden = f->hidden, .hides = true};
     int rc = err == -CQ_E_NOT_FOUND ? 0 : (err ? err : read_list(f, fields, count, &list));
@@ -139,15 +155,15 @@ on_watched(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t coun
     }
 }
 
-void
-presence_fetch_pump(presence_core_t *core)
+static void
+ask_round(presence_core_t *core)
 {
     struct presence_fetch *f = core->fetch;
     struct cq_watchlist ask;
     size_t max = IDS_MAX / (f->usual + 1);
     max = max > SLOT_MIN ? max : SLOT_MIN;
-    while (f->free && f->asked_count < max && cq_bus_is_registered(core->bus) &&
-           presence_watch_next(core->watch, &ask.user)) {
+    f->round_mono_ms = cq_now_mono_ms();
+    while (f->free && f->asked_count < max && presence_watch_next(core->watch, &ask.user)) {
         struct slot *slot = f->free;
         const struct cq_bus_wait wait = {DEADLINE_MS, on_watched, slot};
         slot->user = ask.user;
@@ -160,4 +176,19 @@ presence_fetch_pump(presence_core_t *core)
         f->asked_count++;
         presence_stats.watchlists_total++;
     }
+}
+
+bool
+presence_fetch_pump(presence_core_t *core)
+{
+    const struct presence_fetch *f = core->fetch;
+    if (f->asked_count > 0 || !cq_bus_is_registered(core->bus) ||
+        !presence_watch_is_waiting(core->watch)) {
+        return false;
+    }
+    if (cq_now_mono_ms() < f->rest_until_mono_ms) {
+        return true;
+    }
+    ask_round(core);
+    return false;
 }

@@ -197,7 +197,7 @@ on_turn(void *ctx)
     more |= presence_lookup_resume(core);
     more |= presence_note_pump(core);
     more |= core->lease.ready && presence_delta_leave(core->delta, cq_now_mono_ms());
-    presence_fetch_pump(core);
+    more |= presence_fetch_pump(core);
     presence_redis_sync_pump(core->redis);
     if (more) {
         cq_timer_start(core->again, AGAIN_MS, 0);

@@ -293,6 +293,12 @@ presence_watch_hides(const presence_watch_t *w, const struct cq_id *user)
 }
 
 bool
+presence_watch_is_waiting(const presence_watch_t *w)
+{
+    return !presence_list_is_empty(&w->queued);
+}
+
+bool
 presence_watch_next(presence_watch_t *w, struct cq_id *user)
 {
     struct presence_link *link = presence_list_pop(&w->queued);

@@ -53,6 +53,8 @@ bool presence_watch_hides(const presence_watch_t *w, const struct cq_id *user);
 
 /* The next user to ask the store about; the answer is given by set or fail. False: none. */
 bool presence_watch_next(presence_watch_t *w, struct cq_id *user);
+/* Is there a next one? */
+bool presence_watch_is_waiting(const presence_watch_t *w);
 struct presence_watch_list {
     struct cq_id *ids; /* whom the user sees; sorted in place */
     size_t count;

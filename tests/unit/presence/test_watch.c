@@ -57,6 +57,7 @@ static void
 assert_next(presence_watch_t *w, uint32_t user)
 {
     struct cq_id id;
+    assert_true(presence_watch_is_waiting(w));
     assert_true(presence_watch_next(w, &id));
     assert_int_equal(number_of(&id), user);
 }
@@ -65,6 +66,7 @@ static void
 assert_none(presence_watch_t *w)
 {
     struct cq_id id;
+    assert_false(presence_watch_is_waiting(w));
     assert_false(presence_watch_next(w, &id));
 }
 
