@@ -43,6 +43,7 @@ edge_arrive_ask(struct edge_arrivals *a, edge_session_t *s)
 void
 edge_arrive_begin(struct edge_arrivals *a, const edge_session_t *s, uint64_t now_mono_ms)
 {
+    a->group_mono_ms = a->count ? a->group_mono_ms : now_mono_ms;
     if (a->count < EDGE_ARRIVE_MAX) {
         a->under_way[a->count].number = s->number;
         a->under_way[a->count++].since_mono_ms = now_mono_ms;
@@ -65,19 +66,28 @@ edge_arrive_look(struct edge_arrivals *a, const edge_sessions_t *t, uint64_t now
             a->under_way[kept++] = a->under_way[i];
         }
     }
+    if (a->count && !kept) {
+        uint64_t took_ms = now_mono_ms - a->group_mono_ms;
+        a->rest_until_mono_ms = now_mono_ms + (took_ms < EDGE_ARRIVE_MS ? took_ms : EDGE_ARRIVE_MS);
+        a->places = 0;
+    }
     a->count = kept;
+    if (!kept && !a->places && now_mono_ms >= a->rest_until_mono_ms) {
+        a->places = EDGE_ARRIVE_MAX;
+    }
 }
 
 edge_session_t *
 edge_arrive_next(struct edge_arrivals *a, const edge_sessions_t *t)
 {
-    while (a->line_count && a->count < EDGE_ARRIVE_MAX) {
+    while (a->line_count && a->places && a->count < EDGE_ARRIVE_MAX) {
         edge_session_t *s = edge_session_find(t, a->line[a->line_head]);
         a->line_head = (a->line_head + 1) % a->line_room;
         a->line_count--;
         if (s && s->is_in_line) {
             s->is_in_line = false;
             s->is_called = true;
+            a->places--;
             return s;
         }
     }

@@ -186,7 +186,7 @@ call_in(edge_t *e)
         edge_ws_spent(e, since_us);
     }
     if (a->line_count) { /* should nothing else wake us */
-        cq_timer_start(e->arrive_timer, a->count < EDGE_ARRIVE_MAX ? 1 : EDGE_ARRIVE_MS, 0);
+        cq_timer_start(e->arrive_timer, a->places || !a->count ? 1 : EDGE_ARRIVE_MS, 0);
     }
 }
 

@@ -61,25 +61,42 @@ all_ask(void)
 }
 
 static void
-test_a_bounded_number_in_order(void **state)
+arrive(edge_session_t *s, uint64_t now_mono_ms)
 {
+    assert_true(edge_session_event(s, EDGE_EVENT_ANNOUNCED, now_mono_ms));
+}
+
+static void
+test_group_by_group_in_order(void **state)
+{
+    enum {
+        OVER_MS = 10,
+        RESTED_MS = 2 * OVER_MS
+    };
     (void)state;
     all_ask();
-    edge_arrive_look(&arrivals, &table, 1);
-    assert_null(edge_arrive_next(&arrivals, &table));
-    for (int i = 0; i + EDGE_ARRIVE_MAX < CROWD; i++) {
-        assert_true(edge_session_event(crowd[i], EDGE_EVENT_ANNOUNCED, 1));
-        crowd[i]->cost = i % 2; /* asked for something that is not answered yet */
-        edge_arrive_look(&arrivals, &table, 1);
-        assert_int_equal(arrivals.count, i % 2 ? EDGE_ARRIVE_MAX : EDGE_ARRIVE_MAX - 1);
-        crowd[i]->cost = 0;
-        edge_arrive_look(&arrivals, &table, 1);
-        edge_session_t *next = edge_arrive_next(&arrivals, &table);
-        assert_ptr_equal(next, crowd[EDGE_ARRIVE_MAX + i]);
-        assert_false(next->is_in_line);
-        assert_true(resume(next, 1));
+    for (int i = 0; i < EDGE_ARRIVE_MAX; i++) {
+        edge_arrive_look(&arrivals, &table, OVER_MS);
+        assert_int_equal(arrivals.count, EDGE_ARRIVE_MAX - i);
         assert_null(edge_arrive_next(&arrivals, &table));
+        crowd[i]->cost = 1; /* asked for something that is not answered yet */
+        arrive(crowd[i], OVER_MS);
+        edge_arrive_look(&arrivals, &table, OVER_MS);
+        assert_int_equal(arrivals.count, EDGE_ARRIVE_MAX - i);
+        crowd[i]->cost = 0;
     }
+    edge_arrive_look(&arrivals, &table, OVER_MS);
+    assert_int_equal(arrivals.count, 0);
+    edge_arrive_look(&arrivals, &table, RESTED_MS - 1);
+    assert_null(edge_arrive_next(&arrivals, &table));
+    edge_arrive_look(&arrivals, &table, RESTED_MS);
+    for (int i = EDGE_ARRIVE_MAX; i < 2 * EDGE_ARRIVE_MAX; i++) {
+        edge_session_t *next = edge_arrive_next(&arrivals, &table);
+        assert_ptr_equal(next, crowd[i]);
+        assert_false(next->is_in_line);
+        assert_true(resume(next, RESTED_MS));
+    }
+    assert_null(edge_arrive_next(&arrivals, &table));
 }
 
 static void
@@ -91,7 +108,27 @@ test_those_who_end_leave_no_hole(void **state)
     edge_session_free(&table, crowd[EDGE_ARRIVE_MAX]); /* first in line */
     edge_arrive_look(&arrivals, &table, 1);
     assert_int_equal(arrivals.count, EDGE_ARRIVE_MAX - 1);
+    for (int i = 0; i < EDGE_ARRIVE_MAX; i++) {
+        if (i != 3) {
+            arrive(crowd[i], 1);
+        }
+    }
+    edge_arrive_look(&arrivals, &table, 1);
+    edge_arrive_look(&arrivals, &table, 2);
     assert_ptr_equal(edge_arrive_next(&arrivals, &table), crowd[EDGE_ARRIVE_MAX + 1]);
+}
+
+/* The time in which nobody came is not a group's. */
+static void
+test_a_rest_is_as_long_as_the_group(void **state)
+{
+    (void)state;
+    const uint64_t late_ms = 1000 * (uint64_t)EDGE_ARRIVE_MS;
+    edge_arrive_look(&arrivals, &table, 0);
+    assert_true(resume(crowd[0], late_ms));
+    arrive(crowd[0], late_ms);
+    edge_arrive_look(&arrivals, &table, late_ms + 1);
+    assert_int_equal(arrivals.rest_until_mono_ms, late_ms + 2);
 }
 
 /* Nobody answers: after a while they do not count any more. */
@@ -103,10 +140,12 @@ test_a_service_that_hangs_does_not_lock_the_door(void **state)
     edge_arrive_look(&arrivals, &table, EDGE_ARRIVE_MS - 1);
     assert_null(edge_arrive_next(&arrivals, &table));
     edge_arrive_look(&arrivals, &table, EDGE_ARRIVE_MS);
+    const uint64_t rested_ms = 2 * (uint64_t)EDGE_ARRIVE_MS;
+    edge_arrive_look(&arrivals, &table, rested_ms);
     for (int i = EDGE_ARRIVE_MAX; i < 2 * EDGE_ARRIVE_MAX; i++) {
         edge_session_t *next = edge_arrive_next(&arrivals, &table);
         assert_ptr_equal(next, crowd[i]);
-        assert_true(resume(next, EDGE_ARRIVE_MS));
+        assert_true(resume(next, rested_ms));
     }
     assert_null(edge_arrive_next(&arrivals, &table));
 }
@@ -122,8 +161,10 @@ test_nobody_jumps_the_line(void **state)
     edge_session_t *late = edge_session_new(&table, 0);
     assert_false(edge_arrive_ask(&arrivals, late));
     for (int i = EDGE_ARRIVE_MAX; i < CROWD; i++) {
+        edge_arrive_look(&arrivals, &table, 2 * EDGE_ARRIVE_MS);
         assert_ptr_equal(edge_arrive_next(&arrivals, &table), crowd[i]);
     }
+    edge_arrive_look(&arrivals, &table, 2 * EDGE_ARRIVE_MS);
     assert_ptr_equal(edge_arrive_next(&arrivals, &table), late);
     assert_true(edge_arrive_ask(&arrivals, late));
 }
@@ -134,8 +175,9 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_a_bounded_number_in_order),
+        TEST(test_group_by_group_in_order),
         TEST(test_those_who_end_leave_no_hole),
+        TEST(test_a_rest_is_as_long_as_the_group),
         TEST(test_a_service_that_hangs_does_not_lock_the_door),
         TEST(test_nobody_jumps_the_line),
     };
