@@ -155,7 +155,8 @@ def test_back_off_grows(running):
 def test_foreground_and_interrupt(data, port):
     p = subprocess.Popen([str(RUN), "--no-build", "--data", str(data), "--port", str(port), "--edges", "1"],
                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL,
-                         start_new_session=True, env={**os.environ, "CHASQUI_BIN": str(BIN)})
+                         start_new_session=True, env={**os.environ, "CHASQUI_BIN": str(BIN)},
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # tests in the background ignore it
     for line in p.stdout:
         if line.startswith("ready"):
             break
