@@ -63,6 +63,7 @@ class Run:
                            checkpoint_idle_ms=self.random.choice((50, 300, 1000)))
         self.town = Town(self.oracle, self.random, [self.stand.port + n for n in range(self.stand.edge_count)], rate=options.rate)
         self.rounds = Rounds(self.stand, self.town, self.oracle, self.random, options.targets)
+        self.fault_kills = 0
         self.cases = []  # (name, seconds, findings)
 
     async def case(self, name, coroutine):
@@ -86,6 +87,7 @@ class Run:
             for name in (f for f in FAULTS if self.options.fault in f):
                 say(f"fault: {name}")
                 ok = ok and await self.case(f"fault: {name}", faults.run(name))
+        self.fault_kills, self.rounds.kills = self.rounds.kills, 0
         ok = ok and await self.kill_all(strangers)
         strangers.cancel()
         if ok:
@@ -145,7 +147,8 @@ class Run:
     def report(self):
         o, rounds = self.oracle, self.rounds
         kept = sum(len(s.outbox) for d in self.town.devices for s in d.slots.values())
-        say(f"killed: {', '.join(f'{n} {k}' for k, n in self.stand.kills.items())}; "
+        say(f"killed: {', '.join(f'{n} {k}' for k, n in self.stand.kills.items())}"
+            f"{f' ({self.fault_kills} of them by fault cases, not counted below)' if self.fault_kills else ''}; "
             f"rounds: {', '.join(f'{n} {k}' for k, n in sorted(rounds.kinds.items()))}")
         say(f"messages: {o.sent} written, {o.acked} acknowledged, {kept} unacknowledged but kept, {o.retried} repeated, "
             f"{o.seen} looked at; {len(self.town.strangers)} friendships; "
