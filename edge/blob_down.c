@@ -122,7 +122,7 @@ fail(struct download *d, int err)
 }
 
 static void
-give(struct download *d, struct cq_view data)
+begin_answer(struct download *d)
 {
     if (!d->is_begun) {
         char headers[HEADERS_MAX];
@@ -130,9 +130,21 @@ give(struct download *d, struct cq_view data)
         d->is_begun = true;
         edge_blob_stream(&d->b, &r, d->end - d->from);
     }
-    d->written += data.n;
-    d->b.edge->metrics->blob_bytes_out_total += data.n;
-    d->b.edge->metrics->blob_downloads_total += d->written == d->end;
+}
+
+static void
+count_given(struct download *d, size_t n)
+{
+    d->written += n;
+    d->b.edge->metrics->blob_bytes_out_total += n;
+    d->b.edge->metrics->blob_downloads_total += n && d->written == d->end;
+}
+
+static void
+give(struct download *d, struct cq_view data)
+{
+    begin_answer(d);
+    count_given(d, data.n);
     if (d->b.conn) {
         edge_net_stream_write(d->b.conn, data.p, data.n);
     }
@@ -190,20 +202,36 @@ ask_place(struct download *d)
     }
 }
 
+/* From the file to the socket, or, for TLS, through our memory. */
+static void
+give_some(struct download *d)
+{
+    static uint8_t part[EDGE_BLOB_PART_BYTES];
+    size_t left = (size_t)(d->placed - d->written);
+    uint64_t at = d->skip + d->written;
+    ssize_t got;
+    if (edge_net_stream_takes_files(d->b.conn)) {
+        begin_answer(d);
+        got = d->b.conn ? edge_net_stream_file(d->b.conn, d->fd, at, left) : 0;
+        count_given(d, got > 0 ? (size_t)got : 0);
+    } else {
+        got = pread(d->fd, part, left < sizeof part ? left : sizeof part, (off_t)at);
+        got = got > 0 ? got : -1;
+        if (got > 0) {
+            give(d, (struct cq_view){part, (size_t)got});
+        }
+    }
+    if (got < 0) {
+        fail(d, -CQ_E_IO);
+    }
+}
+
 /* blobd has just read these bytes: they are in memory, and reading them does not keep the loop. */
 static void
 give_placed(struct download *d)
 {
-    static uint8_t part[EDGE_BLOB_PART_BYTES];
     while (d->b.conn && d->written < d->placed && !edge_net_is_blocked(d->b.conn)) {
-        uint64_t left = d->placed - d->written;
-        size_t n = left < sizeof part ? (size_t)left : sizeof part;
-        ssize_t got = pread(d->fd, part, n, (off_t)(d->skip + d->written));
-        if (got <= 0) {
-            fail(d, -CQ_E_IO);
-            return;
-        }
-        give(d, (struct cq_view){part, (size_t)got});
+        give_some(d);
     }
     bool is_due = d->placed < d->end && d->placed - d->written <= CQ_BLOB_PLACE_MAX / 2;
     if (d->b.conn && is_due && !d->is_placing) {

@@ -10,8 +10,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/rt/loop.h"
+#include "common/wire/err.h"
 #include "common/wire/read.h"
 
 #include "edge/frame.h"
@@ -173,6 +175,12 @@ void edge_net_stream_begin(edge_conn_t *c, const struct edge_net_reply *r, uint6
  * on_room. Behind the last part the exchange is over. The connection may be gone afterwards. */
 void edge_net_stream_write(edge_conn_t *c, const void *p, size_t n);
 
+/* The same with n bytes of a file: returns how many the socket took; nothing is kept of the others.
+ * Fewer than n: wait for on_room. -CQ_E_IO: they are not in the file. Not with TLS (takes_files).
+ */
+bool edge_net_stream_takes_files(const edge_conn_t *c);
+ssize_t edge_net_stream_file(edge_conn_t *c, int fd, uint64_t at, size_t n) CQ_MUST_CHECK;
+
 /* ---- WebSocket ---- */
 
 /* Writes one message (or a Ping) at once; what the socket does not take is kept and sent when it
@@ -180,7 +188,8 @@ void edge_net_stream_write(edge_conn_t *c, const void *p, size_t n);
  * is broken: kill it. */
 bool edge_net_send(edge_conn_t *c, enum edge_frame_opcode opcode, uint8_t *payload, size_t n)
     __attribute__((warn_unused_result));
-/* Is something kept? Then send nothing before on_drained, or it is kept too. */
+/* Is something kept, or the socket full of a file? Then send nothing before on_drained, or it is
+ * kept too. */
 bool edge_net_is_blocked(const edge_conn_t *c);
 /* Sends a Close frame behind everything that is kept (code 0: without a code), once, then waits a
  * little for the peer's. The connection may be gone afterwards. */

@@ -49,7 +49,7 @@ edge_net_body_may_go_on(edge_conn_t *c)
     if (!x) {
         return false; /* its answer is on its way out, and nobody takes it */
     }
-    bool is_our_turn = c->state == EDGE_CONN_BODY ? !x->wanted : !c->out;
+    bool is_our_turn = c->state == EDGE_CONN_BODY ? !x->wanted : !edge_net_is_blocked(c);
     bool ok = is_our_turn || x->moved >= c->net->cfg.transfer_min_bytes;
     x->moved = 0;
     if (ok) {
@@ -167,6 +167,38 @@ edge_net_stream_write(edge_conn_t *c, const void *p, size_t n)
     } else if (!c->out && !x->reply_left) {
         edge_net_http_replied(c);
     }
+}
+
+bool
+edge_net_stream_takes_files(const edge_conn_t *c)
+{
+    return !c->ssl;
+}
+
+ssize_t
+edge_net_stream_file(edge_conn_t *c, int fd, uint64_t at, size_t n)
+{
+    struct edge_conn_exchange *x = c->exchange;
+    if (!x) {
+        return -CQ_E_IO; /* an answer that is over takes nothing */
+    }
+    if (edge_net_is_blocked(c)) {
+        return 0;
+    }
+    CQ_ASSERT(n <= x->reply_left);
+    ssize_t done = edge_net_conn_write_file(c, fd, at, n);
+    if (done == -CQ_E_IO) {
+        return done;
+    }
+    if (done < 0) {
+        edge_net_kill(c);
+        return 0;
+    }
+    x->reply_left -= (uint64_t)done;
+    if (!x->reply_left) {
+        edge_net_http_replied(c);
+    }
+    return done;
 }
 
 bool

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -201,7 +202,7 @@ edge_net_conn_watch(edge_conn_t *c)
         /* Input that is in our hands already: a socket that can be written to wakes us at once. */
         events |= c->wants_read ? UV_WRITABLE : 0;
     }
-    events |= c->out || c->wants_write ? UV_WRITABLE : 0;
+    events |= c->out || c->wants_write || c->wants_room ? UV_WRITABLE : 0;
     if (events == c->events) {
         return;
     }
@@ -278,10 +279,32 @@ edge_net_conn_write(edge_conn_t *c, const void *p, size_t n)
     return true;
 }
 
+ssize_t
+edge_net_conn_write_file(edge_conn_t *c, int fd, uint64_t at, size_t n)
+{
+    off_t offset = (off_t)at;
+    size_t done = 0;
+    ssize_t rc = 1;
+    while (done < n && rc > 0) {
+        rc = sendfile(c->fd, fd, &offset, n - done);
+        done += rc > 0 ? (size_t)rc : 0;
+    }
+    bool is_full = rc < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR);
+    if (c->exchange) {
+        c->exchange->moved += done;
+    }
+    if (done < n && !is_full) {
+        return rc == 0 || errno == EIO ? -CQ_E_IO : -CQ_E_UNAVAILABLE;
+    }
+    c->wants_room = done < n;
+    edge_net_conn_watch(c);
+    return (ssize_t)done;
+}
+
 bool
 edge_net_is_blocked(const edge_conn_t *c)
 {
-    return c->out;
+    return c->out || c->wants_room;
 }
 
 static void
@@ -483,6 +506,10 @@ on_poll(uv_poll_t *poll, int status, int events)
     }
     if (events & UV_WRITABLE && c->out) {
         flush(c);
+    } else if (events & UV_WRITABLE && c->wants_room) {
+        c->wants_room = false;
+        (void)edge_net_body_continues(c);
+        edge_net_conn_watch(c); /* nothing to those that are gone */
     }
     bool has_input = events & UV_READABLE || c->wants_read || c->wants_write;
     if (!has_input || !may_read(c)) {

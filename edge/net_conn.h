@@ -85,6 +85,7 @@ struct edge_conn {
     bool is_paused : 1;
     bool wants_read : 1; /* input is there that the socket does not tell of */
     bool wants_write : 1;
+    bool wants_room : 1; /* more of a file is to be written */
     bool is_counted : 1; /* in the addresses' count */
     bool is_head_only : 1;
     bool is_last_reply : 1; /* the connection ends with this answer */
@@ -135,6 +136,9 @@ void edge_net_conn_set_state(edge_conn_t *c, enum edge_conn_state state);
 void edge_net_conn_watch(edge_conn_t *c);
 bool edge_net_conn_write(edge_conn_t *c, const void *p, size_t n)
     __attribute__((warn_unused_result));
+/* Writes of a file what the socket takes: its count; less than n: room is waited for. Never with
+ * TLS. -CQ_E_IO: the bytes are not in the file; -CQ_E_UNAVAILABLE: the connection is broken. */
+ssize_t edge_net_conn_write_file(edge_conn_t *c, int fd, uint64_t at, size_t n) CQ_MUST_CHECK;
 /* Nothing more is written: ends our side when what is kept has gone out, then lingers. */
 void edge_net_conn_finish(edge_conn_t *c);
 struct edge_conn_in *edge_net_conn_in(edge_conn_t *c);
