@@ -91,17 +91,24 @@ class Run:
         self.seconds = time.monotonic() - start
         assert not failed, failed[0]
         self.rate = count * size / self.seconds / 1e6
-        self.figures = {"bench": "blob", "what": what, "count": count, "bytes": size, "seconds": round(self.seconds, 2),
-                        "mb_per_s": round(self.rate, 1), "client_cpu_s": round(time.process_time() - ours, 2),
-                        "cpu_s": {k: round(cpu(p) - before[k], 2) for k, p in pids.items()},
-                        "grown_kib_per_transfer": {k: round((status(p, "VmHWM") - memory[k]) / count / 1024)
-                                                   for k, p in pids.items()}}
+        self.answered_rate = count * size / answered / 1e6
+        megabytes = count * size / 1e6
+        self.figures = [(what, self.rate, "MB/s"), (f"{what}.client_cpu", (time.process_time() - ours) * 1000 / megabytes, "ms/MB")]
         if sync:
-            self.figures["answered_mb_per_s"] = round(count * size / answered / 1e6, 1)
+            self.figures.append((f"{what}.answered", self.answered_rate, "MB/s"))
+        for k, p in pids.items():
+            self.figures.append((f"{what}.cpu.{k}", (cpu(p) - before[k]) * 1000 / megabytes, "ms/MB"))
+            self.figures.append((f"{what}.grown_per_transfer.{k}", (status(p, "VmHWM") - memory[k]) / count / 1e6, "MB"))
+        self.conditions = f"{count} blobs of {size} bytes at once"
 
     def tell(self):
-        print(json.dumps(self.figures), flush=True)
+        for metric, value, unit in self.figures:
+            tell(metric, value, unit, self.conditions)
         return self
+
+
+def tell(metric, value, unit, conditions):
+    print(json.dumps({"bench": "blob", "metric": metric, "value": round(value, 4), "unit": unit, "conditions": conditions}), flush=True)
 
 
 def run_nginx(args, data):
@@ -128,9 +135,9 @@ def run_nginx(args, data):
             code, n = exchange(port, f"GET /{i} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
             assert code == 200 and n == len(data), (code, n)
 
-        put_run = Run("nginx put, then sync", args.transfers, len(data), pids, put, sync=True).tell()
-        first = Run("nginx get", args.transfers, len(data), pids, get).tell()
-        again = Run("nginx get again", args.transfers, len(data), pids, get).tell()
+        put_run = Run("nginx.put", args.transfers, len(data), pids, put, sync=True).tell()
+        first = Run("nginx.get", args.transfers, len(data), pids, get).tell()
+        again = Run("nginx.get_again", args.transfers, len(data), pids, get).tell()
         return put_run, first, again
     finally:
         p.terminate()
@@ -162,9 +169,9 @@ def run_ours(args, data):
             code, n = exchange(system.port, f"GET {paths[i]} HTTP/1.1\r\n{auth}\r\n".encode())
             assert code == 200 and n == len(data), (code, n)
 
-        put_run = Run("chasqui put", args.transfers, len(data), pids, put).tell()
-        first = Run("chasqui get", args.transfers, len(data), pids, get).tell()
-        again = Run("chasqui get again", args.transfers, len(data), pids, get).tell()
+        put_run = Run("chasqui.put", args.transfers, len(data), pids, put).tell()
+        first = Run("chasqui.get", args.transfers, len(data), pids, get).tell()
+        again = Run("chasqui.get_again", args.transfers, len(data), pids, get).tell()
         person.close()
         return put_run, first, again
     finally:
@@ -180,9 +187,9 @@ def main():
     ours, theirs = run_ours(args, data), run_nginx(args, data)
     if theirs:
         names = ("put", "get", "get_again")
-        ratios = {n: round(a.rate / b.rate, 2) for n, a, b in zip(names, ours, theirs)}
-        ratios["put_without_their_sync"] = round(ours[0].rate / theirs[0].figures["answered_mb_per_s"], 2)
-        print(json.dumps({"bench": "blob", "what": "chasqui / nginx", **ratios}))
+        for name, a, b in zip(names, ours, theirs):
+            tell(f"ratio.{name}", a.rate / b.rate, "times", a.conditions)
+        tell("ratio.put_answered", ours[0].rate / theirs[0].answered_rate, "times", ours[0].conditions)
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ declare -A PARTS=(
     [failover]='failover --sessions 1000'
     [failover-tls]='failover --sessions 1000 --tls'
     [flap]='flap'
+    [blob]='blob'
     [fsck]='fsck'
     [fsck-10m]='fsck --messages 10000000 --chats 1000000 --seconds 8'
 )
