@@ -16,6 +16,7 @@
 
 enum {
     SEND_TIMEOUT_S = 30,
+    CLONED_WAIT_MS = 2000, /* a message that was on its way may have its answer yet */
     PREVIEW_COLUMNS = 48,
     HISTORY_DEFAULT = 20,
     SEARCH_DEFAULT = 100,
@@ -176,6 +177,7 @@ cli_chats(struct cli *cli, struct cli_args *args)
 struct sending {
     uint64_t message;
     bool sent;
+    bool cloned; /* nothing more leaves this device */
     int error;
     uint64_t seq;
     uint64_t time_unix_ms;
@@ -185,6 +187,7 @@ static void
 on_sending(struct cli *cli, const cq_client_event_t *e)
 {
     struct sending *s = cli->ctx;
+    s->cloned |= e->type == CQ_CLIENT_EVENT_WARNING && e->error == CQ_CLIENT_E_CLONED;
     if (!s->message || e->message != s->message) {
         return;
     }
@@ -258,7 +261,13 @@ wait_sent(struct cli *cli, const char *peer, struct sending *s)
         return cli_error(cli, rc, peer);
     }
     uint64_t end = cli_now_ms() + (cli->timeout_s ? cli->timeout_s : SEND_TIMEOUT_S) * 1000;
+    bool was_cloned = false;
     while (!s->sent && !s->error && cli_now_ms() < end) {
+        if (s->cloned && !was_cloned) {
+            uint64_t soon = cli_now_ms() + CLONED_WAIT_MS;
+            end = soon < end ? soon : end;
+            was_cloned = true;
+        }
         bool is_over = cli->state == CQ_CLIENT_IDLE && cli->state_error;
         if (is_over || !cli_step(cli, end)) {
             break;
@@ -272,6 +281,9 @@ wait_sent(struct cli *cli, const char *peer, struct sending *s)
     }
     if (cli->state == CQ_CLIENT_IDLE && cli->state_error) {
         return cli_error(cli, cli->state_error, "the message stays in the outbox");
+    }
+    if (s->cloned) {
+        return cli_error(cli, -CQ_CLIENT_E_CLONED, peer);
     }
     return cli_fail(
         cli, CLI_UNREACHABLE, "OFFLINE",

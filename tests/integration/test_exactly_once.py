@@ -101,6 +101,15 @@ def test_a_copy_is_found_out_by_the_next_command(copied):
     assert texts(b, a.name) == texts(a, b.name) == texts(copy, b.name) == want
 
 
+def test_a_copy_is_found_out_by_its_own_message(copied):
+    """The number of the first one's message is taken: it is not sent, and whoever typed it is told soon."""
+    a, copy, b = copied
+    copy.ok("send", b.name, "from the copy")
+    assert is_told(a.run("send", b.name, "from the first"))
+    assert is_told(a.run("send", b.name, "and again")), "it stays so until somebody logs in"
+    assert texts(b, a.name) == ["hello", "from the copy"], "nothing under a number that is taken"
+
+
 def test_a_copy_is_found_out_by_what_both_send(copied):
     """Both have a message under the same number before they have heard of each other."""
     a, copy, b = copied
