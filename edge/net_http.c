@@ -22,6 +22,7 @@ enum {
     WHY_MAX = 200
 };
 
+/* Reason phrases in the words of RFC 9110 (429 and 431: RFC 6585; 507: RFC 4918; 460: tus). */
 static const struct {
     uint16_t status;
     const char *text;
