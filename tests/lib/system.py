@@ -54,9 +54,11 @@ class Service:
         self.process = None
         self.environment = None  # as ours
         self.checked = 0  # bytes of the log
+        self.start_at = 0  # where in the log this run begins
 
     def start(self):
         assert not self.is_alive(), f"{self.name} runs already"
+        self.start_at = len(self.log_bytes())
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.system.dir,
@@ -181,9 +183,14 @@ class System:
         return self
 
     def wait_ready(self, timeout=None):
-        """Until every service lives and every edge says that it can serve."""
+        """Until every service lives, every actor is on the bus and every edge says that it can serve."""
+        timeout = timeout or WAIT * 3
+        for s in self.services.values():
+            if s.name not in ("redis", "broker"):
+                eventually(lambda s=s: self._check_lives() and b"BUS-REGISTERED" in s.log_bytes()[s.start_at:],
+                           timeout, f"{s.name} on the bus")
         for n in range(1, self.edge_count + 1):
-            eventually(lambda: self._check_lives() and self.is_ready(n), timeout or WAIT * 3, f"edge.{n} ready")
+            eventually(lambda: self._check_lives() and self.is_ready(n), timeout, f"edge.{n} ready")
 
     def _check_lives(self):
         for s in self.services.values():
