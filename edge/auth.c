@@ -2,7 +2,6 @@
 #include "edge/auth.h"
 
 #include "common/rt/log.h"
-#include "common/rt/token.h"
 
 #include "edge/call.h"
 #include "edge/ws.h"
@@ -16,7 +15,8 @@ enum {
 /* What a login yields, whichever way. */
 struct identity {
     struct cq_id user, device;
-    struct cq_view name, token;
+    struct cq_view name;
+    struct cq_view token; /* as the client gets it */
     uint64_t token_expires_unix_ms;
     uint64_t generation;
     struct cq_id epoch;
@@ -76,7 +76,7 @@ pack_welcome(edge_t *e, uint64_t rid, const struct identity *id, cq_buf_t *out)
         .token = id->token,
         .token_expires_unix_ms = id->token_expires_unix_ms,
         .epoch = id->epoch,
-        .store_key = {e->store.key, sizeof e->store.key},
+        .store_key = {e->store.keys.sign, sizeof e->store.keys.sign},
         .now_unix_ms = cq_now_unix_ms(),
         .heartbeat_interval_ms = e->cfg->heartbeat_interval_ms,
         .heartbeat_limit_ms = e->cfg->heartbeat_limit_ms,
@@ -152,9 +152,19 @@ on_auth_reply(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t c
         return;
     }
     e->metrics->logins_total++;
-    struct identity id = {w.user,       w.device, w.name, w.token, w.token_expires_unix_ms,
-                          w.generation, w.epoch};
+    cq_buf_t sealed = {0};
+    cq_token_seal(&sealed, w.token, &e->store.keys);
+    struct identity id = {
+        .user = w.user,
+        .device = w.device,
+        .name = w.name,
+        .token = {sealed.data, sealed.size},
+        .token_expires_unix_ms = w.token_expires_unix_ms,
+        .generation = w.generation,
+        .epoch = w.epoch,
+    };
     admit(e, s, &rq, &id);
+    cq_buf_free(&sealed);
 }
 
 int
@@ -176,6 +186,18 @@ edge_auth_on_password(edge_t *e, edge_session_t *s, const struct edge_request *r
 }
 
 int
+edge_auth_token(edge_t *e, struct cq_view token, struct cq_token *t)
+{
+    int proof = cq_token_verify(token, &e->store.keys, cq_now_unix_ms(), t);
+    if (proof >= 0 && edge_revoked_has(e->revoked, &t->user, &t->device, t->generation)) {
+        proof = -CQ_E_REVOKED;
+    }
+    e->metrics->auth_failed_total += proof < 0;
+    e->metrics->token_signatures_total += proof == CQ_TOKEN_BY_SIGNATURE;
+    return proof;
+}
+
+int
 edge_auth_on_resume(edge_t *e, edge_session_t *s, const struct edge_request *rq)
 {
     if (!e->store.is_known) {
@@ -183,13 +205,9 @@ edge_auth_on_resume(edge_t *e, edge_session_t *s, const struct edge_request *rq)
     }
     const struct cq_resume *m = rq->fields;
     struct cq_token t;
-    int rc = cq_token_verify(m->token.p, m->token.n, e->store.key, cq_now_unix_ms(), &t);
-    if (!rc && edge_revoked_has(e->revoked, &t.user, &t.device, t.generation)) {
-        rc = -CQ_E_REVOKED;
-    }
-    if (rc) {
-        e->metrics->auth_failed_total++;
-        return rc;
+    int proof = edge_auth_token(e, m->token, &t);
+    if (proof < 0) {
+        return proof;
     }
     edge_step(e, s, EDGE_EVENT_TOKEN_OK);
     if (s->state != EDGE_STATE_ANNOUNCING) {
@@ -197,16 +215,21 @@ edge_auth_on_resume(edge_t *e, edge_session_t *s, const struct edge_request *rq)
     }
     e->metrics->resumes_total++;
     edge_arrive_begin(&e->arrivals, s, cq_now_mono_ms());
+    cq_buf_t sealed = {0};
+    if (proof != CQ_TOKEN_BY_SEAL) {
+        cq_token_seal(&sealed, m->token, &e->store.keys);
+    }
     struct identity id = {
         .user = t.user,
         .device = t.device,
         .name = {(const uint8_t *)t.name, strlen(t.name)},
-        .token = m->token,
+        .token = sealed.size ? (struct cq_view){sealed.data, sealed.size} : m->token,
         .token_expires_unix_ms = t.expires_unix_ms,
         .generation = t.generation,
         .epoch = e->store.epoch,
     };
     admit(e, s, rq, &id);
+    cq_buf_free(&sealed);
     return 0;
 }
 

@@ -9,6 +9,7 @@
 #include "common/rt/check.h"
 #include "common/rt/log.h"
 
+#include "edge/auth.h"
 #include "edge/ops.h"
 #include "edge/origin.h"
 #include "edge/tus.h"
@@ -351,14 +352,12 @@ authenticate(struct edge_blob_request *rq, uint64_t *detail)
         return -CQ_E_RATE_LIMITED;
     }
     int n = edge_tus_bearer(edge_head_field(rq->head, "authorization"), token, sizeof token);
-    int rc =
-        n < 0 ? n : cq_token_verify(token, (size_t)n, e->store.key, cq_now_unix_ms(), &rq->token);
-    if (!rc &&
-        edge_revoked_has(e->revoked, &rq->token.user, &rq->token.device, rq->token.generation)) {
-        rc = -CQ_E_REVOKED;
+    if (n < 0) {
+        e->metrics->auth_failed_total++;
+        return n;
     }
-    e->metrics->auth_failed_total += rc != 0;
-    return rc;
+    int proof = edge_auth_token(e, (struct cq_view){token, (size_t)n}, &rq->token);
+    return proof < 0 ? proof : 0;
 }
 
 static const struct route {

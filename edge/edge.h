@@ -11,6 +11,7 @@
 
 #include "common/rt/bus.h"
 #include "common/rt/loop.h"
+#include "common/rt/token.h"
 
 #include "edge/arrive.h"
 #include "edge/config.h"
@@ -30,7 +31,7 @@ struct edge_store_info {
     bool is_known;
     bool is_asking;
     bool takes_no_writes; /* it has said so */
-    uint8_t key[32];
+    struct cq_token_keys keys;
     struct cq_id epoch;
 };
 

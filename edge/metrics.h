@@ -38,6 +38,7 @@
     X(delivers_total, COUNTER, "DELIVER items from presence")                                \
     X(logins_total, COUNTER, "password logins and sign-ups that succeeded")                  \
     X(resumes_total, COUNTER, "token logins that succeeded")                                 \
+    X(token_signatures_total, COUNTER, "valid tokens without a seal of the running store")   \
     X(auth_failed_total, COUNTER, "logins of any kind that failed")                          \
     X(auth_timeout_total, COUNTER, "connections closed: no login in time")                   \
     X(heartbeat_lost_total, COUNTER, "connections closed: nothing heard")                    \

@@ -115,10 +115,12 @@ take_init(edge_t *e, cq_reader_t *fields, size_t count)
         }
         edge_revoked_add(e->revoked, &row.user, &row.device, row.generation);
     }
-    if (e->store.is_known && memcmp(e->store.key, m.store_key.p, sizeof e->store.key) != 0) {
+    struct cq_token_keys *keys = &e->store.keys;
+    if (e->store.is_known && memcmp(keys->sign, m.store_key.p, sizeof keys->sign) != 0) {
         CQ_LOG(WARN, "EDGE-STORE-KEY", "changed=true");
     }
-    memcpy(e->store.key, m.store_key.p, sizeof e->store.key);
+    memcpy(keys->sign, m.store_key.p, sizeof keys->sign);
+    memcpy(keys->seal, m.seal_key.p, sizeof keys->seal);
     set_epoch(e, &m.epoch);
     e->store.is_known = true;
     return 0;

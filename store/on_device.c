@@ -7,6 +7,7 @@
 
 #include "common/rt/check.h"
 #include "common/rt/log.h"
+#include "common/rt/token.h"
 
 #include "store/core.h"
 
@@ -310,6 +311,7 @@ store_on_edge_init(void *ctx, const struct cq_bus_from *from, cq_reader_t *field
         .store_key = {store_vault_public_key(core->vault), 32},
         .epoch = core->epoch,
         .revoked = cq_list_of(&rows, row_count),
+        .seal_key = {store_vault_seal_key(core->vault), CQ_TOKEN_SEAL_KEY_SIZE},
     };
     store_core_reply(core, from, &cq_edge_init_schema, &init);
     cq_buf_free(&rows);

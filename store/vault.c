@@ -38,6 +38,7 @@ static_assert(STORE_HASH_SIZE == crypto_pwhash_STRBYTES, "password hash");
 struct secrets {
     uint8_t master[STORE_MASTER_KEY_SIZE];
     uint8_t sign[crypto_sign_ed25519_SECRETKEYBYTES];
+    uint8_t seal[CQ_TOKEN_SEAL_KEY_SIZE];
 };
 
 struct store_vault {
@@ -370,6 +371,7 @@ store_vault_open(cq_loop_t *loop,
         rc = read_row(v, cfg->row);
     }
     if (rc == 0) {
+        randombytes_buf(v->secrets->seal, sizeof v->secrets->seal);
         sodium_mprotect_readonly(v->secrets);
         rc = make_dummy_hash(v);
     }
@@ -404,6 +406,12 @@ const uint8_t *
 store_vault_public_key(const store_vault_t *v)
 {
     return v->public_key;
+}
+
+const uint8_t *
+store_vault_seal_key(const store_vault_t *v)
+{
+    return v->secrets->seal;
 }
 
 int

@@ -94,6 +94,9 @@ int store_vault_open(cq_loop_t *loop,
 void store_vault_close(store_vault_t **v);
 /* Ed25519 public key, 32 bytes, view until close. */
 const uint8_t *store_vault_public_key(const store_vault_t *v);
+/* What edges seal tokens with (rt/token.h), 32 bytes, view until close. New with every open and
+ * kept nowhere: an edge's copy that got into wrong hands is worthless after the next start. */
+const uint8_t *store_vault_seal_key(const store_vault_t *v);
 /* Without the queue, from any thread (the keys are read-only once the vault is open); microseconds.
  * make_key fills wrapped with a new key for chat and key_version; the others say whether a wrapped
  * key belongs to its chat, version and this master key, and whether two hold the same key. */

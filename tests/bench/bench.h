@@ -72,6 +72,8 @@ struct bench_login *bench_login_new(const struct bench_login_cfg *cfg);
 /* Opens sessions until there are `count`, at most in_flight at a time: RESUME and SYNC in one
  * frame. took (may be NULL): from connect, or from the loss of the connection, to SYNC's answer. */
 void bench_login_open(struct bench_login *l, size_t count, struct bench_hist *took);
+/* Closes all; bench_login_open opens the same ones again, with the tokens they have by then. */
+void bench_login_close(struct bench_login *l);
 void bench_login_destroy(struct bench_login **l);
 
 #endif

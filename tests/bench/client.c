@@ -176,6 +176,8 @@ on_op(struct bench_conn *conn, struct cq_frame_op *op)
     bool is_login = op->rid == BENCH_CLIENT_RESUME_RID || op->rid == BENCH_CLIENT_SYNC_RID;
     if (op->code == CQ_OP_ERR && is_login) {
         on_refused(c, op);
+    } else if (op->code == CQ_OP_OK && op->rid == BENCH_CLIENT_RESUME_RID) {
+        bench_token_keep(&c->token, op);
     } else if (op->code == CQ_OP_OK && op->rid == BENCH_CLIENT_SYNC_RID) {
         all.away -= !c->is_ready;
         c->is_ready = true;
@@ -213,7 +215,7 @@ static void
 log_in(struct bench_conn *conn)
 {
     struct bench_client *c = conn->owner;
-    struct cq_resume resume = {{c->token, c->token_size}};
+    struct cq_resume resume = {c->token.now};
     cq_frame_request(bench_conn_next_op(conn), CQ_OP_RESUME, BENCH_CLIENT_RESUME_RID,
                      &cq_resume_schema, &resume);
     bench_client_sync(c);
@@ -228,6 +230,13 @@ dial(struct bench_client *c, uint16_t port)
     c->conn.on_turn = log_in;
     c->conn.on_end = on_end;
     bench_conn_open(&c->conn, port);
+}
+
+void
+bench_client_leave(struct bench_client *c)
+{
+    bench_conn_close(&c->conn);
+    c->is_ready = false;
 }
 
 static size_t

@@ -6,16 +6,16 @@
 #define BENCH_CLIENT_H
 
 #include "tests/bench/conn.h"
+#include "tests/bench/token.h"
 
 enum {
     BENCH_EDGES_MAX = 16
 };
 
 struct bench_client {
-    struct bench_conn conn; /* its owner is this */
-    const uint8_t *token;
-    size_t token_size;
-    uint64_t since_ns; /* when it began to connect, or lost its connection */
+    struct bench_conn conn;   /* its owner is this */
+    struct bench_token token; /* its owner frees it */
+    uint64_t since_ns;        /* when it began to connect, or lost its connection */
     uint64_t due_ns;
     size_t next; /* edge to try; as in struct cq_reconnect */
     unsigned failures;
@@ -49,6 +49,8 @@ bool bench_client_is_answer(const struct cq_frame_op *op, uint64_t rid);
 void bench_client_edges(const uint16_t *ports, size_t count);
 /* Connects now to this port. */
 void bench_client_connect(struct bench_client *c, uint16_t port);
+/* Ends its connection, which is then no loss. */
+void bench_client_leave(struct bench_client *c);
 /* Asks SYNC again. */
 void bench_client_sync(struct bench_client *c);
 /* Makes those connect whose time has come. Returns when the next one's has, or `until`. */

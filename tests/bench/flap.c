@@ -52,7 +52,7 @@ enum {
 
 struct user {
     struct bench_conn conn;
-    const struct bench_seed_session *session;
+    struct bench_token token;
     uint64_t since_ns;
     struct cq_id epoch;
     uint64_t version; /* synced up to */
@@ -96,7 +96,10 @@ on_user_op(struct bench_conn *c, struct cq_frame_op *op)
         }
         run.notes++;
         run.states += note.states.count;
-    } else if (bench_client_is_answer(op, SYNC_RID)) {
+    } else if (bench_client_is_answer(op, RESUME_RID)) {
+        struct user *u = c->owner;
+        bench_token_keep(&u->token, op);
+    } else if (op->code == CQ_OP_OK && op->rid == SYNC_RID) {
         take_sync(c->owner, op);
     }
 }
@@ -105,7 +108,7 @@ static void
 log_in(struct bench_conn *c)
 {
     struct user *u = c->owner;
-    struct cq_resume resume = {{u->session->token, u->session->token_size}};
+    struct cq_resume resume = {u->token.now};
     struct cq_sync sync = {.epoch = u->epoch, .version = u->version};
     cq_frame_request(bench_conn_next_op(c), CQ_OP_RESUME, RESUME_RID, &cq_resume_schema, &resume);
     cq_frame_request(bench_conn_next_op(c), CQ_OP_SYNC, SYNC_RID, &cq_sync_schema, &sync);
@@ -189,7 +192,9 @@ make_users(void)
     run.users = cq_alloc(run.user_count * sizeof *run.users);
     for (size_t i = 0; i < run.user_count; i++) {
         struct user *u = &run.users[i];
-        u->session = &run.seed.sessions[(talking + i) * run.seed.header.devices];
+        const struct bench_seed_session *s =
+            &run.seed.sessions[(talking + i) * run.seed.header.devices];
+        u->token.now = (struct cq_view){s->token, s->token_size};
         u->port = (uint16_t)(run.o.system.port + i / 2 % 2);
     }
 }
@@ -320,6 +325,9 @@ bench_flap_run(int argc, char **argv)
         say_latency(t, &phases[i]);
     }
     bench_talk_stop(&t);
+    for (size_t i = 0; i < run.user_count; i++) {
+        bench_token_free(&run.users[i].token);
+    }
     bench_seed_free(&run.seed);
     free(run.users);
     cq_config_free(items, ITEM_COUNT, &run.o);

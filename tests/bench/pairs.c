@@ -359,8 +359,7 @@ connect_side(struct bench_client *c, struct pair *p, uint16_t port)
     size_t user = 2 * p->number + (c == &p->y);
     const struct bench_seed_session *s = &run.seed.sessions[user * run.seed.header.devices];
     c->owner = p;
-    c->token = s->token;
-    c->token_size = s->token_size;
+    c->token.now = (struct cq_view){s->token, s->token_size};
     c->is_returning = run.cfg.is_returning;
     c->on_ready = on_ready;
     c->on_lost = on_lost;

@@ -142,6 +142,11 @@ main(int argc, char **argv)
     store_device_write(&b, &d);
     write_seeds(4, &b);
     cq_token_sign(&b, &t, secret_key);
+    static const struct cq_token_keys keys = {{1}, {1}};
+    cq_buf_t sealed = {0};
+    cq_token_seal(&sealed, (struct cq_view){b.data, b.size}, &keys);
+    write_seed(5, "sealed", sealed.data, sealed.size);
+    cq_buf_free(&sealed);
     write_seeds(5, &b);
     write_online(&b);
     write_seeds(6, &b);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MPL-2.0
 """The edge, byte by byte: what a client may send and what happens to one that sends something else."""
 
+import hashlib
 import secrets
 import signal
 import socket
@@ -272,6 +273,38 @@ def test_bad_tokens(shared):
     c.close()
 
 
+def seal(key, token):
+    return b"\xc1" + token + hashlib.blake2b(b"chasqui-seal-v1" + token, key=key, digest_size=32).digest()
+
+
+def test_tokens_are_sealed(shared):
+    """What an edge has checked once it knows again, and every other edge does."""
+    c, d = person(shared.port), Raw(shared.port)
+    sealed = c.welcome[3]
+    token = sealed[1:-32]
+    assert sealed == seal(shared.stand.seal_key, token)
+    err, again = d.ask(RESUME, sealed)
+    assert err == 0 and again[3] == sealed
+    d.close()
+    d = Raw(shared.port)
+    err, again = d.ask(RESUME, token)
+    assert err == 0 and again[3] == sealed
+    d.close()
+    # The seal stands for the signature: with the right key it needs no other, with a wrong one it is nothing.
+    unsigned = token[:-64] + bytes(64)
+    d = Raw(shared.port)
+    for bad in (unsigned, seal(secrets.token_bytes(32), unsigned), seal(shared.stand.seal_key, unsigned)[:-1], sealed[:-33],
+                seal(shared.stand.seal_key, b""), seal(shared.stand.seal_key, bytes(64)), seal(shared.stand.seal_key, bytes(300))):
+        assert d.ask(RESUME, bad)[0] == BAD_TOKEN
+    assert d.ask(RESUME, seal(shared.stand.seal_key, unsigned))[0] == 0
+    late = shared.stand.token(c.user, c.device, "ana", expires=1000)
+    for x in (c, d):
+        x.close()
+    d = Raw(shared.port)
+    assert d.ask(RESUME, seal(shared.stand.seal_key, late))[0] == BAD_TOKEN
+    d.close()
+
+
 def test_logout(shared):
     c = person(shared.port, "leaver")
     c.send([LOGOUT, 5], [FRIENDS, 6])
@@ -291,7 +324,8 @@ def test_revoked(shared):
     assert c.closed() == 4001
     assert other.ask(PING)[0] == 0
     d = Raw(shared.port)
-    assert d.ask(RESUME, token)[0] == REVOKED_ERR
+    for void in (token, token[1:-32]):  # sealed and not
+        assert d.ask(RESUME, void)[0] == REVOKED_ERR
     assert d.ask(RESUME, shared.stand.token(c.user, c.device, "lost", generation=2))[0] == 0
     for x in (c, d, other):
         x.close()
@@ -576,15 +610,21 @@ def test_broker_again(world):
 def test_new_epoch_and_revocations_of_a_new_store(world):
     e = world.edge()
     c, gone = person(e.port), person(e.port, "gone")
+    sealed = c.welcome[3]
     world.stand.has_store = False
     until(lambda: not world.stand.store, "the store has left")
     world.stand.epoch = secrets.token_bytes(16)
+    world.stand.seal_key = secrets.token_bytes(32)
     world.stand.revoked = [[gone.user, gone.device, 1]]
     world.stand.has_store = True
     assert c.push(SYNC_NOW) == [SYNC_NOW, world.stand.epoch]
     assert gone.closed() == 4001
-    c.close()
-    gone.close()
+    # Seals of the store before are void, the tokens in them are not.
+    d = Raw(e.port)
+    err, welcome = d.ask(RESUME, sealed)
+    assert err == 0 and welcome[3] == seal(world.stand.seal_key, sealed[1:-32])
+    for x in (c, d, gone):
+        x.close()
 
 
 # ---- time ----

@@ -253,6 +253,15 @@ close_finishes_what_is_under_way(void **state)
 
 /* ---- tokens ---- */
 
+static struct cq_token_keys
+keys_of(const store_vault_t *v)
+{
+    struct cq_token_keys keys;
+    memcpy(keys.sign, store_vault_public_key(v), sizeof keys.sign);
+    memcpy(keys.seal, store_vault_seal_key(v), sizeof keys.seal);
+    return keys;
+}
+
 static void
 tokens_verify_with_the_public_key(void **state)
 {
@@ -266,17 +275,19 @@ tokens_verify_with_the_public_key(void **state)
     job = run(v, job);
     assert_int_equal(job->rc, 0);
     struct cq_token t;
-    const uint8_t *pk = store_vault_public_key(v);
-    assert_int_equal(cq_token_verify(job->out.data, job->out.size, pk, 999, &t), 0);
+    struct cq_view token = {job->out.data, job->out.size};
+    struct cq_token_keys keys = keys_of(v), before = keys;
+    assert_int_equal(cq_token_verify(token, &keys, 999, &t), CQ_TOKEN_BY_SIGNATURE);
     assert_true(cq_id_eq(&t.user, &job->user) && cq_id_eq(&t.device, &job->device));
     assert_string_equal(t.name, "ana");
     assert_true(t.generation == 4 && t.expires_unix_ms == 1000);
-    /* The same key after a restart. */
+    /* The same key after a restart, but for that of seals. */
     store_vault_close(&v);
     assert_int_equal(open_with(NULL, false, &v), 0);
     *state = v;
-    pk = store_vault_public_key(v);
-    assert_int_equal(cq_token_verify(job->out.data, job->out.size, pk, 999, &t), 0);
+    keys = keys_of(v);
+    assert_int_equal(cq_token_verify(token, &keys, 999, &t), CQ_TOKEN_BY_SIGNATURE);
+    assert_memory_not_equal(keys.seal, before.seal, sizeof keys.seal);
     store_vault_job_destroy(&job);
 }
 
