@@ -18,7 +18,7 @@ with edges, [--edges N] [--tls]; without --edges: two, and in idle and storm as 
   failover  an edge is killed under those who talk: --sessions 200 --rate 500
   flap      half of the users lose their connections at once and come back, while others chat: --users 20000 --friends 50 --seconds 10
   idle      what sessions cost that say nothing: --sessions 2000 --seconds 25; --sessions most: what fits on one edge here, or on --edges N
-  login     RESUME and SYNC at once: --sessions 2000 --in-flight 200
+  login     RESUME and SYNC at once, and again: --sessions 2000 --in-flight 200
   storm     an edge is killed and its sessions come back on two others while pairs talk: --sessions 2000 --pairs 100 --rate 500
             (with more sessions than fit on one: as many edges as they are on)
 without:
