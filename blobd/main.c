@@ -1,14 +1,11 @@
 /* SPDX-License-Identifier: MPL-2.0
  * chasqui-blobd: arguments, configuration, start, wait, stop.
  */
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "common/rt/config.h"
 #include "common/rt/log.h"
 #include "common/rt/random.h"
-#include "common/wire/name.h"
 
 #include "blobd/blobd.h"
 #include "blobd/stats.h"
@@ -46,20 +43,6 @@ enum {
 };
 
 static int
-check(const struct blobd_cfg *cfg)
-{
-    if (!cq_actor_name_ok(cfg->name, strlen(cfg->name))) {
-        (void)fprintf(stderr, "chasqui-blobd: name: only a-z 0-9 . _ - are allowed\n");
-        return -CQ_E_CONFIG;
-    }
-    if (cq_log_level_by_name(cfg->log_level) < 0) {
-        (void)fprintf(stderr, "chasqui-blobd: log-level: must be debug, info, warn or error\n");
-        return -CQ_E_CONFIG;
-    }
-    return 0;
-}
-
-static int
 run(const struct blobd_cfg *cfg)
 {
     cq_log_init(cfg->name, (enum cq_log_level)cq_log_level_by_name(cfg->log_level));
@@ -84,7 +67,7 @@ main(int argc, char **argv)
     cq_secure_start();
     int rc = cq_config_load(items, ITEM_COUNT, "chasqui-blobd", argc, argv, &cfg);
     if (rc == 0) {
-        rc = check(&cfg) == 0 ? run(&cfg) : 2;
+        rc = cq_config_check_actor("chasqui-blobd", cfg.name, cfg.log_level) == 0 ? run(&cfg) : 2;
     } else {
         rc = rc > 0 ? EXIT_SUCCESS : 2;
     }

@@ -54,12 +54,9 @@ main(int argc, char **argv)
     if (rc) {
         return rc > 0 ? EXIT_SUCCESS : 2;
     }
-    int level = cq_log_level_by_name(cfg.log_level);
     int status = 2;
-    if (level < 0) {
-        (void)fprintf(stderr, "chasqui-broker: log-level: must be debug, info, warn or error\n");
-    } else {
-        cq_log_init("broker", (enum cq_log_level)level);
+    if (cq_config_check_actor("chasqui-broker", "broker", cfg.log_level) == 0) {
+        cq_log_init("broker", (enum cq_log_level)cq_log_level_by_name(cfg.log_level));
         status = serve(&cfg);
     }
     cq_config_free(items, ITEM_COUNT, &cfg);

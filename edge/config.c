@@ -4,9 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "common/rt/log.h"
 #include "common/wire/limits.h"
-#include "common/wire/name.h"
 
 #include "edge/ip.h"
 
@@ -153,13 +151,8 @@ check_network(const struct edge_config *cfg)
 int
 edge_config_check(const struct edge_config *cfg)
 {
-    if (!cq_actor_name_ok(cfg->name, strlen(cfg->name))) {
-        return refuse("name: only a-z 0-9 . _ - are allowed");
-    }
-    if (cq_log_level_by_name(cfg->log_level) < 0) {
-        return refuse("log-level: must be debug, info, warn or error");
-    }
-    int rc = check_network(cfg);
+    int rc = cq_config_check_actor("chasqui-edge", cfg->name, cfg->log_level);
+    rc = rc ? rc : check_network(cfg);
     if (rc) {
         return rc;
     }

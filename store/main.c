@@ -182,12 +182,12 @@ main(int argc, char **argv)
         }
     }
     int rc = cq_config_load(table, ITEM_COUNT, "chasqui-store", argc, argv, &cfg);
+    rc = rc ? rc : cq_config_check_actor("chasqui-store", cfg.name, cfg.log_level);
     if (rc) {
         cq_config_free(table, ITEM_COUNT, &cfg);
         return rc > 0 ? 0 : 2;
     }
-    int level = cq_log_level_by_name(cfg.log_level);
-    cq_log_init(cfg.name, level < 0 ? CQ_LOG_INFO : (enum cq_log_level)level);
+    cq_log_init(cfg.name, (enum cq_log_level)cq_log_level_by_name(cfg.log_level));
     if (cfg.restore[0]) {
         rc = store_restore_run(&cfg, cfg.restore) ? 1 : 0;
     } else if (cfg.fsck) {

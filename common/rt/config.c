@@ -15,6 +15,8 @@
 #include <czmq.h>
 
 #include "common/rt/check.h"
+#include "common/rt/log.h"
+#include "common/wire/name.h"
 
 enum {
     FILE_MAX_BYTES = 1048576,
@@ -386,6 +388,20 @@ cq_config_load(const struct cq_config_item *items,
     }
     free(l.values);
     return rc;
+}
+
+int
+cq_config_check_actor(const char *program, const char *name, const char *log_level)
+{
+    if (!cq_actor_name_ok(name, strlen(name))) {
+        (void)fprintf(stderr, "%s: name: only a-z 0-9 . _ - are allowed\n", program);
+        return -CQ_E_CONFIG;
+    }
+    if (cq_log_level_by_name(log_level) < 0) {
+        (void)fprintf(stderr, "%s: log-level: must be debug, info, warn or error\n", program);
+        return -CQ_E_CONFIG;
+    }
+    return 0;
 }
 
 void

@@ -36,6 +36,10 @@ int cq_config_load(const struct cq_config_item *items,
                    int argc,
                    char **argv,
                    void *cfg) CQ_MUST_CHECK;
+/* What all actors have: a name of the bus's alphabet and a log level. 0, or CONFIG after a sentence
+ * on stderr. */
+int
+cq_config_check_actor(const char *program, const char *name, const char *log_level) CQ_MUST_CHECK;
 void cq_config_free(const struct cq_config_item *items, size_t count, void *cfg);
 
 #endif

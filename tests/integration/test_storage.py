@@ -155,7 +155,7 @@ def test_a_damaged_database_is_refused_or_served_but_never_crashes(stopped):
     serves(stopped)
 
 
-PROGRAMS = ["chasqui-broker", "chasqui-store", "chasqui-presence", "chasqui-edge"]
+PROGRAMS = ["chasqui-broker", "chasqui-store", "chasqui-presence", "chasqui-blobd", "chasqui-edge"]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -186,6 +186,17 @@ def test_bad_config_files(program, content):
         assert "Sanitizer" not in said
         if b"no-such-key" in content:
             assert "no-such-key" in said and "1" in said, "it names the key and the line"
+
+
+@pytest.mark.parametrize("program, key, value", [
+    (p, *v) for p in PROGRAMS for v in (("name", "UPPER case"), ("log-level", "chatty")) if (p, v[0]) != ("chasqui-broker", "name")])
+def test_names_and_levels_that_are_none(program, key, value, tmp_path):
+    needed = {"broker": "endpoint", "store": "broker data", "presence": "broker redis-socket", "blobd": "broker data",
+              "edge": "broker"}[program.removeprefix("chasqui-")].split()
+    paths = [w for k in needed for w in (f"--{k}", f"{'ipc://' if k in ('broker', 'endpoint') else ''}{tmp_path}/{k}")]
+    code, said = run(BIN / program, *paths, f"--{key}", value)
+    assert code > 0 and said.startswith(f"{program}: {key}: "), said
+    assert not any(tmp_path.iterdir())
 
 
 def test_numbers_out_of_range():
