@@ -74,8 +74,10 @@ struct store_core {
     int refuse_err;                /* … with this */
     bool is_failing;               /* the last commit failed */
     bool writes;                   /* what edges were told: it takes writes */
-    uint64_t commit_time_unix_ms;  /* of the last commit, logged with the next one */
-    uint64_t commit_time_pos;
+    /* When the last commit was durable, logged with the next one. It stands for the positions from
+     * first to last, as one before it may not have been logged yet; last 0: all are logged. */
+    uint64_t commit_time_unix_ms;
+    uint64_t commit_time_first, commit_time_last;
     struct store_auth *auths; /* log-ins under way (on_account.c) */
     size_t auth_count;
     struct store_revoked *revoked;

@@ -140,7 +140,8 @@ on_durable(struct store_core *core, struct store_batch *b)
         core->marker = b->marker;
     }
     if (b->record_count) {
-        core->commit_time_pos = core->durable_pos;
+        core->commit_time_first = core->commit_time_last ? core->commit_time_first : b->first_pos;
+        core->commit_time_last = core->durable_pos;
         core->commit_time_unix_ms = cq_now_unix_ms();
     }
     store_projection_committed(core->projection, b);
@@ -198,7 +199,7 @@ start_over(struct store_core *core, struct store_batch *failed)
     struct store_batch *building = core->building;
     core->building = NULL;
     store_projection_reset(core->projection);
-    core->commit_time_pos = 0;
+    core->commit_time_last = 0;
     core->refuse_until_mono_ms = cq_now_mono_ms() + FULL_DISK_PAUSE_MS;
     core->refuse_err = rc == -CQ_E_NO_SPACE ? rc : -CQ_E_UNAVAILABLE;
     core->is_failing = true;

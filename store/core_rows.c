@@ -176,10 +176,11 @@ store_core_append(struct store_core *core,
                   const void *fields,
                   uint64_t *pos)
 {
-    if (core->building->record_count == 0 && core->commit_time_pos) {
-        struct cq_rec_commit commit = {core->commit_time_pos, core->commit_time_unix_ms};
+    if (core->building->record_count == 0 && core->commit_time_last) {
+        struct cq_rec_commit commit = {core->commit_time_last, core->commit_time_unix_ms,
+                                       core->commit_time_first};
         write_record(core, CQ_REC_COMMIT, &commit);
-        core->commit_time_pos = 0;
+        core->commit_time_last = 0;
     }
     if (chat) {
         int rc = store_projection_apply(core->projection, chat, core->last_pos + 1, kind, fields);

@@ -358,6 +358,10 @@ check_commit(struct replay *r, uint64_t pos, const struct cq_rec_commit *c)
         store_fsck_find_record(r->f, STORE_FSCK_LOG_COMMIT, pos,
                                store_fsck_find_number("last_pos", c->last_pos).s,
                                store_fsck_find_number("more than", r->commit_pos).s);
+    } else if (c->first_pos && (c->first_pos > c->last_pos || c->first_pos <= r->commit_pos)) {
+        store_fsck_find_record(r->f, STORE_FSCK_LOG_COMMIT, pos,
+                               store_fsck_find_number("first_pos", c->first_pos).s,
+                               store_fsck_find_number("more than", r->commit_pos).s);
     } else {
         r->commit_pos = c->last_pos;
     }

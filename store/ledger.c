@@ -29,9 +29,9 @@ struct ledger_device {
 struct ledger_job {
     struct store_reading reading; /* first */
     struct cq_bus_from from;
-    struct cq_id viewer;                 /* none: an operator, who sees every label */
-    uint64_t pos;                        /* of the message, 0: in the index table */
-    uint64_t commit_pos, commit_unix_ms; /* the last commit, if it is not in the log yet */
+    struct cq_id viewer;         /* none: an operator, who sees every label */
+    uint64_t pos;                /* of the message, 0: in the index table */
+    struct cq_rec_commit commit; /* the last commit, if it is not in the log yet */
     struct cq_id users[STORE_CHAT_MEMBERS];
     uint64_t read_pos[STORE_CHAT_MEMBERS]; /* as `pos` of a device */
     struct ledger_device devices[CQ_LEDGER_DEVICES_MAX];
@@ -144,9 +144,20 @@ read_message(struct reading *in)
 struct commit_scan {
     uint64_t pos;
     unsigned left;
+    bool is_found; /* the first commit behind the message */
     uint64_t time_unix_ms;
     int rc;
 };
+
+/* 0: the commit says nothing of the position. As written by the first version it vouches for its
+ * last one only: if the store was stopped before, the others may be of a commit whose time was
+ * lost. */
+static uint64_t
+time_of(const struct cq_rec_commit *c, uint64_t pos)
+{
+    uint64_t first = c->first_pos ? c->first_pos : c->last_pos;
+    return first <= pos && pos <= c->last_pos ? c->time_unix_ms : 0;
+}
 
 static bool
 on_log_record(void *ctx, uint64_t pos, struct cq_view bytes)
@@ -160,21 +171,22 @@ on_log_record(void *ctx, uint64_t pos, struct cq_view bytes)
     scan->rc = cq_rec_open(bytes.p, bytes.n, &kind, &r, &count);
     if (!scan->rc && kind == CQ_REC_COMMIT) {
         scan->rc = cq_rec_read(kind, &r, count, &commit);
-        scan->time_unix_ms = commit.last_pos >= scan->pos ? commit.time_unix_ms : 0;
+        scan->is_found = !scan->rc && commit.last_pos >= scan->pos;
+        scan->time_unix_ms = scan->is_found ? time_of(&commit, scan->pos) : 0;
     }
-    return scan->rc == 0 && scan->time_unix_ms == 0 && --scan->left > 0;
+    return scan->rc == 0 && !scan->is_found && --scan->left > 0;
 }
 
 /* A commit's time is in the log with one of the next commits, or only in memory, or, if the store
- * ended before that, nowhere. */
+ * ended before that, nowhere: the next one in the log is then of a later commit. */
 static int
 read_durable(struct reading *in)
 {
     struct ledger_job *job = in->job;
     struct commit_scan scan = {.pos = job->life.pos, .left = COMMIT_SCAN_MAX};
     int rc = store_snapshot_log(in->snapshot, job->life.pos + 1, on_log_record, &scan);
-    bool in_memory = scan.time_unix_ms == 0 && job->life.pos <= job->commit_pos;
-    job->life.durable_unix_ms = in_memory ? job->commit_unix_ms : scan.time_unix_ms;
+    job->life.durable_unix_ms =
+        scan.is_found ? scan.time_unix_ms : time_of(&job->commit, job->life.pos);
     put_behind(&job->life, &job->life.durable_unix_ms);
     return rc ? rc : scan.rc;
 }
@@ -368,8 +380,7 @@ look_up(struct store_core *core,
         .reading = {run, done},
         .from = *from,
         .viewer = *viewer,
-        .commit_pos = core->commit_time_pos,
-        .commit_unix_ms = core->commit_time_unix_ms,
+        .commit = {core->commit_time_last, core->commit_time_unix_ms, core->commit_time_first},
         .users = {chat->members[0].user, chat->members[1].user},
         .life = {.chat = chat->id, .seq = seq},
     };

@@ -57,19 +57,21 @@ struct cq_schema {
 #define CQ_M_BOOL(T, f)           bool f;
 #define CQ_M_LIST(T, f, max)      struct cq_list f;
 #define CQ_M_ANY(T, f)            struct cq_view f;
+#define CQ_M_UINT_LATER           CQ_M_UINT
 #define CQ_M_ANY_LATER            CQ_M_ANY
 #define CQ_M_ID_LATER             CQ_M_ID
 /* … and for their descriptors. */
-#define CQ_D_UINT(T, f, max)     {#f, CQ_FIELD_UINT, false, offsetof(T, f), 0, max},
-#define CQ_D_ID(T, f)            {#f, CQ_FIELD_ID, false, offsetof(T, f), 0, 0},
-#define CQ_D_NID(T, f)           {#f, CQ_FIELD_ID_OR_NIL, false, offsetof(T, f), 0, 0},
-#define CQ_D_NID_LATER(T, f)     {#f, CQ_FIELD_ID_OR_NIL, true, offsetof(T, f), 0, 0},
-#define CQ_D_BIN(T, f, min, max) {#f, CQ_FIELD_BIN, false, offsetof(T, f), min, max},
-#define CQ_D_STR(T, f, min, max) {#f, CQ_FIELD_STR, false, offsetof(T, f), min, max},
-#define CQ_D_BOOL(T, f)          {#f, CQ_FIELD_BOOL, false, offsetof(T, f), 0, 0},
-#define CQ_D_LIST(T, f, max)     {#f, CQ_FIELD_LIST, false, offsetof(T, f), 0, max},
-#define CQ_D_ANY(T, f)           {#f, CQ_FIELD_ANY, false, offsetof(T, f), 0, 0},
-#define CQ_D_ANY_LATER(T, f)     {#f, CQ_FIELD_ANY, true, offsetof(T, f), 0, 0},
+#define CQ_D_UINT(T, f, max)       {#f, CQ_FIELD_UINT, false, offsetof(T, f), 0, max},
+#define CQ_D_UINT_LATER(T, f, max) {#f, CQ_FIELD_UINT, true, offsetof(T, f), 0, max},
+#define CQ_D_ID(T, f)              {#f, CQ_FIELD_ID, false, offsetof(T, f), 0, 0},
+#define CQ_D_NID(T, f)             {#f, CQ_FIELD_ID_OR_NIL, false, offsetof(T, f), 0, 0},
+#define CQ_D_NID_LATER(T, f)       {#f, CQ_FIELD_ID_OR_NIL, true, offsetof(T, f), 0, 0},
+#define CQ_D_BIN(T, f, min, max)   {#f, CQ_FIELD_BIN, false, offsetof(T, f), min, max},
+#define CQ_D_STR(T, f, min, max)   {#f, CQ_FIELD_STR, false, offsetof(T, f), min, max},
+#define CQ_D_BOOL(T, f)            {#f, CQ_FIELD_BOOL, false, offsetof(T, f), 0, 0},
+#define CQ_D_LIST(T, f, max)       {#f, CQ_FIELD_LIST, false, offsetof(T, f), 0, max},
+#define CQ_D_ANY(T, f)             {#f, CQ_FIELD_ANY, false, offsetof(T, f), 0, 0},
+#define CQ_D_ANY_LATER(T, f)       {#f, CQ_FIELD_ANY, true, offsetof(T, f), 0, 0},
 
 /* CQ_DECLARE_MESSAGE(send, CQ_SEND_FIELDS): struct cq_send and const struct cq_schema
  * cq_send_schema. */
@@ -96,7 +98,7 @@ struct cq_schema {
                                                 sizeof(struct cq_##tag)};
 
 /* Reads the fields from the next `available` values and skips what is left of them. Later fields
- * may be missing: they are none, empty. 0 or -CQ_E_BAD_ARG/-CQ_E_BAD_FRAME; *out (struct_size
+ * may be missing: they are none, empty, 0. 0 or -CQ_E_BAD_ARG/-CQ_E_BAD_FRAME; *out (struct_size
  * bytes) is zeroed first; views in it borrow the reader's bytes. */
 int cq_schema_read(const struct cq_schema *s, cq_reader_t *r, size_t available, void *out)
     CQ_MUST_CHECK;

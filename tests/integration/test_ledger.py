@@ -104,6 +104,26 @@ def test_the_same_after_a_crash_and_a_checkpoint(system, pair):
     assert all(life.durable_unix_ms for life in replayed[:-3])
 
 
+def test_a_time_that_was_lost_is_not_replaced(system, pair):
+    """A commit's time is logged with the next one. If the store dies before, the next time in the log is another commit's."""
+    x, y = pair
+    for how in ("kill", "stop"):
+        seq = x.send(y, "the last one before")
+        told = x.ledger(y, seq).durable_unix_ms
+        assert told, "known as long as the store lives"
+        getattr(system.store, how)()
+        died = now_ms()
+        system.store.start()
+        system.wait_ready()
+        x.login(system.url(1)), y.login(system.url(2))
+        time.sleep(0.005)
+        for text in ("two", "more"):
+            x.send(y, text)
+        life = x.ledger(y, seq)
+        assert life.durable_unix_ms in (0, told), f"{life.durable_unix_ms - died} ms after the end of the store"
+        assert x.ledger(y, seq + 1).durable_unix_ms > died, "those after it have theirs"
+
+
 def test_what_is_not_there(system, pair):
     x, y = pair
     x.send(y, "hello")

@@ -190,7 +190,8 @@ store_world_commit_end(struct store_world *w, struct store_batch *b)
     core->durable_pos = b->first_pos + b->record_count - 1;
     core->marker = b->marker ? b->marker : core->marker;
     if (b->record_count) {
-        core->commit_time_pos = core->durable_pos;
+        core->commit_time_first = core->commit_time_last ? core->commit_time_first : b->first_pos;
+        core->commit_time_last = core->durable_pos;
         core->commit_time_unix_ms = cq_now_unix_ms();
     }
     store_projection_committed(core->projection, b);

@@ -105,7 +105,7 @@ plant_log_friend(void)
 static void
 plant_log_commit(void)
 {
-    struct cq_rec_commit c = {UINT64_C(1) << 40, 1};
+    struct cq_rec_commit c = {.last_pos = UINT64_C(1) << 40, .time_unix_ms = 1};
     append(CQ_REC_COMMIT, &c);
 }
 static void
