@@ -72,6 +72,7 @@ struct store_core {
     uint64_t last_round_mono_ms;
     uint64_t refuse_until_mono_ms; /* the disk takes no writes: refused until then without trying */
     int refuse_err;                /* … with this */
+    bool is_full;                  /* no room when last looked: refused without trying */
     bool is_failing;               /* the last commit failed */
     bool writes;                   /* what edges were told: it takes writes */
     /* When the last commit was durable, logged with the next one. It stands for the positions from

@@ -11,7 +11,7 @@
 #include "store/core.h"
 
 enum {
-    FULL_DISK_PAUSE_MS = 1000,
+    PAUSE_MS = 1000,
 };
 
 static struct {
@@ -189,18 +189,28 @@ give_up(struct store_core *core, int rc)
     cq_loop_stop(core->loop);
 }
 
+/* Nobody is served during a replay, so the next attempt, which may end in another one, leaves at
+ * least as much time to those who read. */
+static void
+pause_writes(struct store_core *core, uint64_t began_mono_ms)
+{
+    uint64_t now_ms = cq_now_mono_ms();
+    uint64_t took_ms = now_ms - began_mono_ms;
+    core->refuse_until_mono_ms = now_ms + (took_ms > PAUSE_MS ? took_ms : PAUSE_MS);
+}
+
 /* Memory is ahead of the disk: forget it and start again from what is on disk, as after a crash. */
 static void
 start_over(struct store_core *core, struct store_batch *failed)
 {
     int rc = failed->rc;
+    uint64_t began_mono_ms = cq_now_mono_ms();
     rc == -CQ_E_NO_SPACE ? counters.no_space++ : counters.failed_commits++;
     CQ_LOG(ERROR, "STORE-COMMIT-FAIL", "err=%s records=%zu", cq_err_name(rc), failed->record_count);
     struct store_batch *building = core->building;
     core->building = NULL;
     store_projection_reset(core->projection);
     core->commit_time_last = 0;
-    core->refuse_until_mono_ms = cq_now_mono_ms() + FULL_DISK_PAUSE_MS;
     core->refuse_err = rc == -CQ_E_NO_SPACE ? rc : -CQ_E_UNAVAILABLE;
     core->is_failing = true;
     int opened = is_refusal(rc) ? 0 : store_engine_reopen(core->engine);
@@ -208,6 +218,8 @@ start_over(struct store_core *core, struct store_batch *failed)
         core->last_pos = core->durable_pos = store_engine_last_pos(core->engine);
         opened = store_replay_run(core);
     }
+    core->is_full = rc == -CQ_E_NO_SPACE && !store_engine_has_room(core->engine);
+    pause_writes(core, began_mono_ms);
     core->building = store_core_next_batch(core);
     refuse(core, &failed, rc);
     refuse(core, &building, rc);
@@ -238,7 +250,8 @@ store_core_on_commit_done(void *ctx, void *job)
 void
 store_core_check_writes(struct store_core *core)
 {
-    struct cq_store_state state = {!core->is_failing && store_engine_has_room(core->engine)};
+    core->is_full = !store_engine_has_room(core->engine);
+    struct cq_store_state state = {!core->is_failing && !core->is_full};
     counters.writable = state.writes;
     if (state.writes != core->writes) {
         core->writes = state.writes;

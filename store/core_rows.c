@@ -156,7 +156,10 @@ store_core_record(struct store_core *core, uint64_t pos, struct cq_view *record)
 int
 store_core_writable(const struct store_core *core)
 {
-    return cq_now_mono_ms() < core->refuse_until_mono_ms ? core->refuse_err : 0;
+    if (cq_now_mono_ms() < core->refuse_until_mono_ms) {
+        return core->refuse_err;
+    }
+    return core->is_full ? -CQ_E_NO_SPACE : 0;
 }
 
 static void

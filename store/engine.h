@@ -98,8 +98,8 @@ uint64_t store_engine_fence(const store_engine_t *e);
 /* The schema version found at open: STORE_SCHEMA_VERSION in a new database; an older one is to be
  * migrated (store/migrate.c) before anything else is done. */
 uint64_t store_engine_schema(const store_engine_t *e);
-/* Would the disk and the map take a commit of a few pages? The thread that reopens only. */
-bool store_engine_has_room(const store_engine_t *e);
+/* Would the disk and the map take a commit of a few pages? Any thread; false during a reopen. */
+bool store_engine_has_room(store_engine_t *e);
 /* Last position of the log, 0 if empty. */
 uint64_t store_engine_last_pos(store_engine_t *e);
 

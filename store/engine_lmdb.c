@@ -88,12 +88,15 @@ check_pages(const store_engine_t *e, uint64_t pages)
 }
 
 bool
-store_engine_has_room(const store_engine_t *e)
+store_engine_has_room(store_engine_t *e)
 {
     enum {
         PAGES = 64
     };
-    return e->env && check_pages(e, PAGES) == 0;
+    pthread_mutex_lock(&e->mutex); /* no reopen begins meanwhile */
+    bool has_room = !e->is_reopening && e->env && check_pages(e, PAGES) == 0;
+    pthread_mutex_unlock(&e->mutex);
+    return has_room;
 }
 
 /* Says once that commits are refused, and once that they work again. */
