@@ -242,7 +242,8 @@ void store_account_free(struct store_core *core);
 /* on_device.c */
 store_call_fn store_on_devices, store_on_revoke, store_on_logout;
 cq_bus_handler store_on_edge_init;
-int store_device_load(struct store_core *core) CQ_MUST_CHECK; /* the revoked ones, at start */
+/* The revoked ones as they are on disk: at start and after a failed commit. */
+int store_device_load(struct store_core *core) CQ_MUST_CHECK;
 void store_device_free(struct store_core *core);
 bool store_device_is_revoked(const struct store_core *core,
                              const struct cq_id *user,

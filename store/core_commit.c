@@ -217,6 +217,7 @@ start_over(struct store_core *core, struct store_batch *failed)
     if (!opened) {
         core->last_pos = core->durable_pos = store_engine_last_pos(core->engine);
         opened = store_replay_run(core);
+        opened = opened ? opened : store_device_load(core);
     }
     core->is_full = rc == -CQ_E_NO_SPACE && !store_engine_has_room(core->engine);
     pause_writes(core, began_mono_ms);

@@ -84,10 +84,21 @@ on_device_row(void *ctx, struct cq_view key, struct cq_view value)
     return core->revoked->count < REVOKED_MAX;
 }
 
+void
+store_device_free(struct store_core *core)
+{
+    if (core->revoked) {
+        free(core->revoked->slots);
+        free(core->revoked);
+        core->revoked = NULL;
+    }
+}
+
 int
 store_device_load(struct store_core *core)
 {
     store_snapshot_t *s = NULL;
+    store_device_free(core);
     core->revoked = cq_alloc(sizeof *core->revoked);
     grow_slots(core->revoked);
     int rc = store_core_snapshot(core, &s);
@@ -97,16 +108,6 @@ store_device_load(struct store_core *core)
     }
     store_snapshot_close(&core->snapshot);
     return rc;
-}
-
-void
-store_device_free(struct store_core *core)
-{
-    if (core->revoked) {
-        free(core->revoked->slots);
-        free(core->revoked);
-        core->revoked = NULL;
-    }
 }
 
 bool

@@ -118,6 +118,7 @@ store_world_open(struct store_world *w, const char *dir, const char *key_path)
     core->building = store_core_next_batch(core);
     open_vault(w);
     check(store_replay_run(core), "replay");
+    check(store_device_load(core), "devices");
     store_world_commit(w);
 }
 
@@ -126,6 +127,7 @@ store_world_close(struct store_world *w)
 {
     struct store_core *core = &w->core;
     store_core_drop_snapshot(core);
+    store_device_free(core);
     store_batch_destroy(&core->building);
     store_projection_destroy(&core->projection);
     store_vault_close(&core->vault);

@@ -161,6 +161,34 @@ without_room_nothing_is_tried(void **state)
     assert_int_equal(store_world_chat(&world, 1, 2)->head, 1);
 }
 
+/* ---- what memory knows besides chats ---- */
+
+static void
+a_revocation_that_was_refused_has_not_happened(void **state)
+{
+    static const int refusals[] = {-CQ_E_NO_SPACE, -CQ_E_IO, -CQ_E_UNKNOWN_OUTCOME};
+    struct cq_id user = store_world_user_id(1);
+    struct cq_id device = store_world_device_id(1);
+    struct store_device row;
+    (void)state;
+    for (size_t i = 0; i < sizeof refusals / sizeof refusals[0]; i++) {
+        assert_int_equal(store_device_row(core, &user, &device, &row), 0);
+        row.revoked = true;
+        store_device_put(core, &user, &device, &row);
+        assert_true(store_device_is_revoked(core, &user, &device));
+        fail_commit(refusals[i]);
+        assert_false(store_device_is_revoked(core, &user, &device));
+        assert_int_equal(store_device_row(core, &user, &device, &row), 0);
+        assert_false(row.revoked);
+    }
+    row.revoked = true;
+    store_device_put(core, &user, &device, &row);
+    store_world_commit(&world);
+    store_world_say(&world, 1, 2, text);
+    fail_commit(-CQ_E_NO_SPACE);
+    assert_true(store_device_is_revoked(core, &user, &device));
+}
+
 int
 main(void)
 {
@@ -168,6 +196,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_pause_is_as_long_as_the_replay_took),
         TEST(without_room_nothing_is_tried),
+        TEST(a_revocation_that_was_refused_has_not_happened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
