@@ -107,7 +107,8 @@ uint64_t store_engine_last_pos(store_engine_t *e);
  * IO (open for reading only, and the disk still takes no writes: nothing has happened);
  * CORRUPT (first_pos does not follow the last one), BAD_ARG (a key of no or more than STORE_KEY_MAX
  * bytes): nothing has happened; UNKNOWN_OUTCOME (a write or sync failed: it may or may not be on
- * disk; nothing more is accepted until reopen). Deleting an absent row is fine. */
+ * disk; or a database that was open for reading only has another last position now that it can be
+ * written; nothing more is accepted until reopen). Deleting an absent row is fine. */
 int store_engine_commit(store_engine_t *e, const struct store_commit *c) CQ_MUST_CHECK;
 
 int store_snapshot_open(store_engine_t *e, store_snapshot_t **out) CQ_MUST_CHECK;

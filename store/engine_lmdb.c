@@ -229,6 +229,21 @@ try_again(store_engine_t *e)
     return rc ? rc : e->refusal;
 }
 
+/* What was read while it was open for reading only need not have been on the disk: the commit was
+ * made to follow a log that is not there. */
+static int
+check_last_pos(store_engine_t *e, uint64_t expected)
+{
+    uint64_t last_pos = store_engine_last_pos(e);
+    if (last_pos == expected) {
+        return 0;
+    }
+    CQ_LOG(ERROR, "STORE-ENGINE-OTHER-LOG", "last_pos=%" PRIu64 " expected=%" PRIu64, last_pos,
+           expected);
+    e->is_broken = true;
+    return -CQ_E_UNKNOWN_OUTCOME;
+}
+
 int
 store_engine_commit(store_engine_t *e, const struct store_commit *c)
 {
@@ -242,7 +257,11 @@ store_engine_commit(store_engine_t *e, const struct store_commit *c)
     if (c->record_count == 0 && c->row_count == 0) {
         return 0;
     }
+    uint64_t last_pos = store_engine_last_pos(e);
     rc = try_again(e);
+    if (rc == 0) {
+        rc = check_last_pos(e, last_pos);
+    }
     if (rc == 0) {
         rc = check_pages(e, pages_needed(e, c));
     }

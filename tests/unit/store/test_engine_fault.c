@@ -473,6 +473,52 @@ disk_that_takes_no_writes_can_be_read(void **state)
 }
 
 static void
+copy_file(const char *from, const char *to)
+{
+    static uint8_t bytes[8 * MIB];
+    FILE *in = fopen(from, "rb");
+    assert_non_null(in);
+    size_t size = fread(bytes, 1, sizeof bytes, in);
+    assert_true(size > 0 && size < sizeof bytes);
+    assert_int_equal(fclose(in), 0);
+    FILE *out = fopen(to, "wb");
+    assert_non_null(out);
+    assert_int_equal(fwrite(bytes, 1, size, out), size);
+    assert_int_equal(fclose(out), 0);
+}
+
+/* The kernel had shown pages that the disk never got: when it takes writes again, they are gone. */
+static void
+what_was_only_in_the_cache_is_not_built_upon(void **state)
+{
+    (void)state;
+    store_engine_t *e;
+    char path[FOLDER_PATH_SIZE + 16];
+    char kept[FOLDER_PATH_SIZE + 16];
+    (void)snprintf(path, sizeof path, "%s/data.mdb", folder);
+    (void)snprintf(kept, sizeof kept, "%s/kept", folder);
+    assert_int_equal(open_engine(STORE_MAP_DEFAULT, 0, &e), 0);
+    assert_int_equal(append(e, BATCH), 0);
+    copy_file(path, kept);
+    assert_int_equal(append(e, BATCH), 0);
+    fault.disk_rc = EIO;
+    assert_int_equal(append(e, BATCH), -CQ_E_UNKNOWN_OUTCOME);
+    assert_int_equal(store_engine_reopen(e), 0);
+    assert_int_equal(append(e, BATCH), -CQ_E_IO);
+    assert_true(store_engine_last_pos(e) == 2 * BATCH);
+    copy_file(kept, path);
+    fault.disk_rc = 0;
+    assert_int_equal(append(e, 1), -CQ_E_UNKNOWN_OUTCOME);
+    assert_int_equal(append(e, 1), -CQ_E_UNKNOWN_OUTCOME);
+    assert_int_equal(store_engine_reopen(e), 0);
+    assert_true(store_engine_last_pos(e) == BATCH);
+    check_all(e);
+    assert_int_equal(append(e, BATCH), 0);
+    check_all(e);
+    store_engine_close(&e);
+}
+
+static void
 new_database_needs_a_disk_that_can_be_written(void **state)
 {
     (void)state;
@@ -499,6 +545,7 @@ main(void)
         TEST(unknown_outcomes_are_known_after_reopen),
         TEST(reopen_that_fails_can_be_repeated),
         TEST(disk_that_takes_no_writes_can_be_read),
+        TEST(what_was_only_in_the_cache_is_not_built_upon),
         TEST(new_database_needs_a_disk_that_can_be_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
