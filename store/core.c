@@ -32,6 +32,9 @@ on_turn(void *ctx)
         core->stopping) {
         store_core_commit(core);
     }
+    if (!core->committing) {
+        store_projection_trim(core->projection);
+    }
     store_core_drop_snapshot(core);
     if (core->stopping && !core->committing && store_batch_is_empty(core->building)) {
         cq_loop_stop(core->loop);

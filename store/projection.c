@@ -8,7 +8,7 @@
 
 enum {
     BUCKETS_MIN = 1024,
-    EVICT_LOOKS = 2048, /* entries that a commit's eviction looks at … */
+    EVICT_LOOKS = 2048, /* entries that an eviction looks at … */
     EVICT_PART = 16, /* … and this part of the excess: so it ends even if all of them are used */
 };
 
@@ -319,5 +319,11 @@ store_projection_committed(store_projection_t *p, const struct store_batch *batc
         store_chat_trim(&e->chat, batch->flushes[i].seq);
         store_chat_trim_receipts(&e->chat, batch->flushes[i].pos);
     }
+    evict_some(p);
+}
+
+void
+store_projection_trim(store_projection_t *p)
+{
     evict_some(p);
 }

@@ -79,5 +79,8 @@ bool store_projection_slice(store_projection_t *p,
 /* The batch is durable: its chats' index tails are in the table. Also drops clean chats beyond
  * cache_max. */
 void store_projection_committed(store_projection_t *p, const struct store_batch *batch);
+/* Drops some of them when there are no commits: where nobody writes, or nobody can, chats are
+ * loaded all the same. At the end of a turn. */
+void store_projection_trim(store_projection_t *p);
 
 #endif

@@ -443,6 +443,34 @@ clean_chats_leave(void **state)
     assert_true(store_projection_count(p) <= 10); /* cache_max */
 }
 
+/* Also where nothing is ever committed; what is not on disk yet stays. */
+static void
+chats_that_are_only_read_leave(void **state)
+{
+    store_projection_t *p = *state;
+    for (unsigned n = 0; n < 300; n++) {
+        begin(p, n);
+    }
+    store_projection_round(p);
+    while (!commit_slice(p, 500)) {
+    }
+    say(p, 7);
+    for (unsigned turn = 0; turn < 30; turn++) {
+        for (unsigned n = 10 * turn; n < 10 * turn + 10; n++) {
+            struct store_chat *c = NULL;
+            struct cq_id id = chat_number(n);
+            assert_int_equal(store_projection_chat(p, &id, &c), 0);
+        }
+        store_projection_trim(p);
+    }
+    assert_int_equal(store_projection_dirty_count(p), 1);
+    assert_true(store_projection_count(p) <= 10 + 1); /* cache_max, and the dirty one */
+    struct store_chat *c = NULL;
+    struct cq_id id = chat_number(7);
+    assert_int_equal(store_projection_chat(p, &id, &c), 0);
+    assert_int_equal(c->head, 1);
+}
+
 /* A list of chats asks this of each: nobody's chats may come into memory for it. */
 static void
 open_is_read_without_loading(void **state)
@@ -500,6 +528,7 @@ main(void)
         TEST(receipts_are_indexed),
         TEST(many_receipts_are_written_in_parts),
         TEST(clean_chats_leave),
+        TEST(chats_that_are_only_read_leave),
         TEST(open_is_read_without_loading),
         TEST(damaged_rows_are_errors),
     };
