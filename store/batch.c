@@ -6,6 +6,10 @@
 
 #include "common/rt/check.h"
 
+enum {
+    COLD_SLOTS_MIN = 64
+};
+
 /* Room for one more element of an array that grows by doubling. */
 static void *
 grow(void *array, size_t count, size_t *room, size_t element_size)
@@ -39,6 +43,8 @@ store_batch_destroy(struct store_batch **batch)
     cq_buf_free(&b->answers);
     free(b->records);
     free(b->rows);
+    free(b->colds);
+    free(b->cold_slots);
     free(b->replies);
     free(b->afters);
     free(b->flushes);
@@ -84,22 +90,44 @@ store_batch_record(const struct store_batch *b, uint64_t pos)
     return view_of(b, b->records[pos - b->first_pos]);
 }
 
+/* ---- rows ---- */
+
+/* The slot of this key's cold row, or the free one where it belongs. */
+static uint32_t *
+cold_slot(const struct store_batch *b, enum store_table t, struct cq_view key)
+{
+    uint64_t hash = UINT64_C(0xcbf29ce484222325) ^ t; /* FNV-1a */
+    for (size_t i = 0; i < key.n; i++) {
+        hash = (hash ^ key.p[i]) * UINT64_C(0x100000001b3);
+    }
+    for (size_t i = (size_t)(hash ^ hash >> 32);; i++) {
+        uint32_t *slot = &b->cold_slots[i & (b->cold_slot_count - 1)];
+        const struct store_batch_row *row = *slot ? &b->rows[*slot - 1] : NULL;
+        if (!row || (row->table == t && row->key.size == key.n &&
+                     memcmp(view_of(b, row->key).p, key.p, key.n) == 0)) {
+            return slot;
+        }
+    }
+}
+
 static struct store_batch_row *
 find_cold(const struct store_batch *b, enum store_table t, struct cq_view key)
 {
-    size_t left = b->cold_count;
-    for (size_t i = b->row_count; i-- > 0 && left;) {
-        struct store_batch_row *row = &b->rows[i];
-        if (!row->is_cold) {
-            continue;
-        }
-        left--;
-        if (row->table == t && row->key.size == key.n &&
-            memcmp(view_of(b, row->key).p, key.p, key.n) == 0) {
-            return row;
-        }
+    uint32_t number = b->cold_count ? *cold_slot(b, t, key) : 0;
+    return number ? &b->rows[number - 1] : NULL;
+}
+
+/* At most half of the slots are in use. */
+static void
+grow_cold_slots(struct store_batch *b)
+{
+    free(b->cold_slots);
+    b->cold_slot_count = b->cold_slot_count ? 2 * b->cold_slot_count : COLD_SLOTS_MIN;
+    b->cold_slots = cq_alloc(b->cold_slot_count * sizeof *b->cold_slots);
+    for (size_t i = 0; i < b->cold_count; i++) {
+        const struct store_batch_row *row = &b->rows[b->colds[i]];
+        *cold_slot(b, row->table, view_of(b, row->key)) = b->colds[i] + 1;
     }
-    return NULL;
 }
 
 static struct store_batch_row *
@@ -113,6 +141,20 @@ add_row(struct store_batch *b, enum store_table t, struct cq_view key)
     return row;
 }
 
+static struct store_batch_row *
+add_cold_row(struct store_batch *b, enum store_table t, struct cq_view key)
+{
+    if (2 * (b->cold_count + 1) > b->cold_slot_count) {
+        grow_cold_slots(b);
+    }
+    uint32_t *slot = cold_slot(b, t, key);
+    struct store_batch_row *row = add_row(b, t, key);
+    *slot = (uint32_t)b->row_count;
+    b->colds = grow(b->colds, b->cold_count, &b->cold_room, sizeof *b->colds);
+    b->colds[b->cold_count++] = *slot - 1;
+    return row;
+}
+
 void
 store_batch_put(struct store_batch *b,
                 enum store_table t,
@@ -122,9 +164,7 @@ store_batch_put(struct store_batch *b,
 {
     struct store_batch_row *row = is_cold ? find_cold(b, t, key) : NULL;
     if (!row) {
-        row = add_row(b, t, key);
-        row->is_cold = is_cold;
-        b->cold_count += is_cold;
+        row = is_cold ? add_cold_row(b, t, key) : add_row(b, t, key);
     }
     row->is_delete = value.p == NULL;
     row->value = keep(b, value);
@@ -151,7 +191,7 @@ store_batch_find(const struct store_batch *b,
                  struct cq_view key,
                  struct cq_view *value)
 {
-    const struct store_batch_row *row = b->cold_count ? find_cold(b, t, key) : NULL;
+    const struct store_batch_row *row = find_cold(b, t, key);
     if (!row) {
         return false;
     }

@@ -25,7 +25,6 @@ struct store_batch_row {
     struct store_batch_span key;
     struct store_batch_span value;
     bool is_delete;
-    bool is_cold; /* read back by others before the commit is done: see store_batch_find */
 };
 
 struct store_batch_reply {
@@ -57,7 +56,11 @@ struct store_batch {
     struct store_batch_span *records;
     size_t record_count, record_room;
     struct store_batch_row *rows;
-    size_t row_count, row_room, cold_count;
+    size_t row_count, row_room;
+    uint32_t *colds; /* numbers of the cold rows */
+    size_t cold_count, cold_room;
+    uint32_t *cold_slots;   /* hash table by table and key: a cold row's number + 1, 0: free */
+    size_t cold_slot_count; /* a power of two */
     size_t table_rows[STORE_TABLE_COUNT]; /* rows of each table */
     struct store_batch_reply *replies;
     size_t reply_count, reply_room;
@@ -88,8 +91,9 @@ size_t store_batch_record_begin(struct store_batch *b);
 void store_batch_record_end(struct store_batch *b, size_t begin);
 struct cq_view store_batch_record(const struct store_batch *b, uint64_t pos);
 
-/* Put (value.p NULL: delete) a row. A cold row replaces an earlier one of the same key in this
- * batch; other rows must be unique. */
+/* Put (value.p NULL: delete) a row. A cold row is read back by others before the commit is done
+ * (see store_batch_find) and replaces an earlier one of the same key in this batch; other rows must
+ * be unique. */
 void store_batch_put(struct store_batch *b,
                      enum store_table t,
                      struct cq_view key,

@@ -86,12 +86,12 @@ scan_batch(struct scan *s,
            const struct store_batch *newer,
            struct cq_view prefix)
 {
-    for (size_t i = 0; b && i < b->row_count && b->cold_count && !s->stopped; i++) {
-        const struct store_batch_row *row = &b->rows[i];
+    for (size_t i = 0; b && i < b->cold_count && !s->stopped; i++) {
+        const struct store_batch_row *row = &b->rows[b->colds[i]];
         struct cq_view key = {b->bytes.data + row->key.offset, row->key.size};
         struct cq_view value = {b->bytes.data + row->value.offset, row->value.size};
         struct cq_view hidden;
-        if (!row->is_cold || row->table != s->table || row->is_delete || key.n < prefix.n ||
+        if (row->table != s->table || row->is_delete || key.n < prefix.n ||
             memcmp(key.p, prefix.p, prefix.n) != 0 ||
             (newer && store_batch_find(newer, s->table, key, &hidden))) {
             continue;
