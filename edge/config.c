@@ -63,7 +63,12 @@ const struct cq_config_item edge_config_items[] = {
     {"queue-total-max-bytes", CQ_CONFIG_UINT, AT(queue_total_max_bytes), "1073741824", 1048576,
      1099511627776, "bytes", "output waiting for all clients; beyond it each may have 4 KiB"},
     {"input-total-max-bytes", CQ_CONFIG_UINT, AT(input_total_max_bytes), "268435456", 1048576,
-     1099511627776, "bytes", "parts of messages and operations held back, of all clients"},
+     1099511627776, "bytes",
+     "parts of messages and operations held back, of all who are logged in; beyond it each has "
+     "2 KiB"},
+    {"guest-input-max-bytes", CQ_CONFIG_UINT, AT(guest_input_max_bytes), "67108864", 65536,
+     1099511627776, "bytes",
+     "the same, and parts of requests, of all who are not; beyond it each has 2 KiB"},
     {"seen-interval-ms", CQ_CONFIG_UINT, AT(seen_interval_ms), "60000", 100, 3600000, "ms",
      "how often presence is told who was heard from"},
     {"drain-notice-ms", CQ_CONFIG_UINT, AT(drain_notice_ms), "0", 0, 600000, "ms",

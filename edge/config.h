@@ -38,6 +38,7 @@ struct edge_config {
     uint64_t frame_max_bytes;
     uint64_t queue_total_max_bytes;
     uint64_t input_total_max_bytes;
+    uint64_t guest_input_max_bytes;
     uint64_t seen_interval_ms;
     uint64_t newcomer_share_percent;
     uint64_t drain_notice_ms;

@@ -19,6 +19,7 @@
     X(sessions_paused, GAUGE, "sessions that are not read from for backpressure")            \
     X(queued_bytes, GAUGE, "output waiting for clients")                                     \
     X(input_bytes, GAUGE, "parts of messages and operations held back")                      \
+    X(guest_input_bytes, GAUGE, "the same, and parts of requests, of who is not logged in")  \
     X(refused_sessions_total, COUNTER, "WebSocket handshakes refused: session-max, closing") \
     X(tls_reloads_total, COUNTER, "certificates loaded again")                               \
     X(tls_reload_failed_total, COUNTER, "certificates not loaded again: not usable")         \

@@ -21,7 +21,6 @@ struct edge_monitor {
     edge_t *edge;
     edge_net_t *net;
     struct edge_net_stats stats; /* not shown: the clients' listener has the metrics of this name */
-    size_t input_bytes;
 };
 
 /* A scraper that waits; its exchange's user. */
@@ -108,7 +107,6 @@ edge_monitor_new(edge_t *e)
         .transfer_timeout_ms = TRANSFER_TIMEOUT_MS,
         .transfer_min_bytes = TRANSFER_MIN_BYTES,
         .connections_max = CONNECTIONS_MAX,
-        .input_bytes = &m->input_bytes,
         .calls = &calls,
         .ctx = m,
         .stats = &m->stats,

@@ -50,6 +50,16 @@ struct edge_net_stats {
 #undef EDGE_NET_STAT
 };
 
+/* Input that waits for its rest, of all connections of a kind: counted here. */
+struct edge_net_pool {
+    size_t *bytes; /* NULL: not counted */
+    size_t max_bytes;
+};
+
+enum {
+    EDGE_NET_PART_BYTES = 2048, /* what each may keep nevertheless: a login */
+};
+
 /* What a handshake is answered with. */
 struct edge_net_upgrade {
     const char *protocol; /* the subprotocol that was chosen, NULL: none */
@@ -101,8 +111,7 @@ struct edge_net_cfg {
     size_t connections_max;
     size_t address_max; /* connections of one address, 0: any number */
     struct edge_frame_limits frames;
-    size_t *input_bytes; /* parts of messages that wait for the rest, of all: counted here */
-    size_t input_total_max_bytes;
+    struct edge_net_pool settled, newcomers;
     const struct edge_net_calls *calls;
     void *ctx;
     struct edge_net_stats *stats;
@@ -119,8 +128,8 @@ size_t edge_net_raise_descriptors(void);
 /* For how many more connections are there file descriptors? */
 size_t edge_net_descriptors_free(const edge_net_t *net);
 
-/* It is somebody we know. Until then it has to do with newcomer_share: a storm of newcomers
- * (handshakes, TLS, tokens), or of ends, must not make the others wait. */
+/* It is somebody we know. Until then it has to do with newcomer_share (a storm of handshakes, TLS,
+ * tokens, or of ends, must not make the others wait) and with the newcomers' pool. */
 void edge_net_settle(edge_conn_t *c);
 /* Work for newcomers that is not done in a call of this layer: is there time for some now? It is
  * counted afterwards, from when it began (cq_now_mono_us). */

@@ -70,13 +70,36 @@ edge_net_conn_in(edge_conn_t *c)
     return c->in;
 }
 
+static const struct edge_net_pool *
+pool_of(const edge_conn_t *c)
+{
+    return c->is_settled ? &c->net->cfg.settled : &c->net->cfg.newcomers;
+}
+
+static void
+count_in(edge_conn_t *c, size_t now)
+{
+    const struct edge_net_pool *pool = pool_of(c);
+    if (pool->bytes) {
+        *pool->bytes += now - c->in->counted;
+        c->in->counted = now;
+    }
+}
+
+bool
+edge_net_conn_in_count(edge_conn_t *c)
+{
+    const struct edge_net_pool *pool = pool_of(c);
+    count_in(c, c->in->bytes.room);
+    return !pool->bytes || *pool->bytes <= pool->max_bytes ||
+           c->in->bytes.size <= EDGE_NET_PART_BYTES;
+}
+
 void
 edge_net_conn_in_drop(edge_conn_t *c)
 {
     if (c->in) {
-        if (c->state == EDGE_CONN_WS && c->net->cfg.input_bytes) {
-            *c->net->cfg.input_bytes -= c->in->bytes.size;
-        }
+        count_in(c, 0);
         cq_buf_free(&c->in->bytes);
         free(c->in);
         c->in = NULL;
@@ -86,7 +109,14 @@ edge_net_conn_in_drop(edge_conn_t *c)
 void
 edge_net_settle(edge_conn_t *c)
 {
+    size_t counted = c->in ? c->in->counted : 0;
+    if (counted) {
+        count_in(c, 0);
+    }
     c->is_settled = true;
+    if (counted) {
+        count_in(c, counted);
+    }
 }
 
 /* ---- life and end ---- */

@@ -40,6 +40,7 @@ enum {
 /* Input that waits for more; only while there is some. */
 struct edge_conn_in {
     cq_buf_t bytes; /* PROXY header, request head, or the message under way */
+    size_t counted; /* of their memory, in the connection's pool */
     uint8_t control[EDGE_FRAME_CONTROL_MAX];
     uint8_t control_size;
 };
@@ -142,6 +143,8 @@ ssize_t edge_net_conn_write_file(edge_conn_t *c, int fd, uint64_t at, size_t n) 
 /* Nothing more is written: ends our side when what is kept has gone out, then lingers. */
 void edge_net_conn_finish(edge_conn_t *c);
 struct edge_conn_in *edge_net_conn_in(edge_conn_t *c);
+/* Counts it in the connection's pool after it has changed. False: there is no room for it. */
+bool edge_net_conn_in_count(edge_conn_t *c);
 void edge_net_conn_in_drop(edge_conn_t *c);
 
 /* Reads what has come from a newcomer, or ends what is over, and counts the time. May free c. */

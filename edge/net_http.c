@@ -17,6 +17,7 @@ enum {
     BAD_REQUEST = 400,
     NOT_ALLOWED = 405,
     UPGRADE_REQUIRED = 426,
+    UNAVAILABLE = 503,
     KEY_SIZE = 24,
     HEADERS_MAX = 2048,
     WHY_MAX = 200
@@ -276,8 +277,10 @@ void
 edge_net_http_take(edge_conn_t *c, uint8_t *p, size_t n)
 {
     uint8_t *at = p;
+    bool has_room = true;
     if (c->in && c->in->bytes.size) {
         cq_buf_append(&c->in->bytes, p, n);
+        has_room = edge_net_conn_in_count(c);
         at = c->in->bytes.data;
         n = c->in->bytes.size;
     }
@@ -289,5 +292,10 @@ edge_net_http_take(edge_conn_t *c, uint8_t *p, size_t n)
         serve(c, &h, at + size, n - (size_t)size);
     } else if (at == p) {
         cq_buf_append(&edge_net_conn_in(c)->bytes, at, n);
+        has_room = edge_net_conn_in_count(c);
+    }
+    if (size == 0 && !has_room) {
+        refuse(c, UNAVAILABLE, "too many send parts of requests: try again later",
+               "retry-after: 5\r\n");
     }
 }

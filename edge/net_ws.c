@@ -51,14 +51,6 @@ edge_net_close(edge_conn_t *c, uint16_t code)
 /* ---- input ---- */
 
 static void
-count_input(edge_conn_t *c, size_t n)
-{
-    if (c->net->cfg.input_bytes) {
-        *c->net->cfg.input_bytes += n;
-    }
-}
-
-static void
 break_off(edge_conn_t *c, uint16_t code)
 {
     c->net->cfg.stats->ws_broken_total++;
@@ -161,9 +153,7 @@ take_data(edge_conn_t *c, const struct edge_frame_part *part)
     }
     if (part->n) {
         cq_buf_append(&edge_net_conn_in(c)->bytes, part->data, part->n);
-        count_input(c, part->n);
-        const size_t *total = c->net->cfg.input_bytes;
-        if (total && *total > c->net->cfg.input_total_max_bytes) {
+        if (!edge_net_conn_in_count(c)) {
             break_off(c, CLOSE_POLICY);
             return;
         }
@@ -171,8 +161,9 @@ take_data(edge_conn_t *c, const struct edge_frame_part *part)
     if (part->is_message_end) {
         cq_buf_t message = c->in->bytes;
         c->in->bytes = (cq_buf_t){0};
-        count_input(c, 0 - message.size);
-        if (!c->in->control_size) {
+        if (c->in->control_size) {
+            (void)edge_net_conn_in_count(c);
+        } else {
             edge_net_conn_in_drop(c);
         }
         hand_on(c, message.data, message.size, part->opcode);

@@ -263,13 +263,22 @@ refuse(edge_t *e, edge_session_t *s, uint16_t code)
     edge_close(e, s, code);
 }
 
+/* How much of this session may be held now. */
+static size_t
+held_max(const edge_t *e, const edge_session_t *s)
+{
+    const size_t *pool = edge_session_input_pool(s);
+    bool is_guest = pool == &s->memory->guest_input_bytes;
+    size_t most = is_guest ? e->cfg->guest_input_max_bytes : e->cfg->input_total_max_bytes;
+    return *pool > most ? EDGE_NET_PART_BYTES : HELD_MAX;
+}
+
 static void
 hold(edge_t *e, edge_session_t *s, const cq_reader_t *r, size_t count)
 {
     struct edge_input *in = edge_session_input(s);
     size_t n = (size_t)(r->end - r->p);
-    if (in->held.size - in->held_start + n > HELD_MAX ||
-        s->memory->input_bytes > e->cfg->input_total_max_bytes) {
+    if (in->held.size - in->held_start + n > held_max(e, s)) {
         refuse(e, s, EDGE_CLOSE_POLICY);
         return;
     }

@@ -46,6 +46,7 @@ edge_session_event(edge_session_t *s, enum edge_event ev, uint64_t now_mono_ms)
         if (steps[i].from == s->state && steps[i].event == ev) {
             s->state = steps[i].to;
             s->state_mono_ms = now_mono_ms;
+            edge_session_input_count(s);
             return true;
         }
     }
@@ -221,6 +222,7 @@ edge_session_input(edge_session_t *s)
 {
     if (!s->input) {
         s->input = cq_alloc(sizeof *s->input);
+        s->input->pool = edge_session_input_pool(s);
     }
     return s->input;
 }
@@ -229,7 +231,7 @@ void
 edge_session_input_drop(edge_session_t *s)
 {
     if (s->input) {
-        s->memory->input_bytes -= s->input->counted;
+        *s->input->pool -= s->input->counted;
         cq_buf_free(&s->input->held);
         free(s->input);
         s->input = NULL;
@@ -239,10 +241,12 @@ edge_session_input_drop(edge_session_t *s)
 void
 edge_session_input_count(edge_session_t *s)
 {
-    if (s->input) {
-        size_t bytes = s->input->held.room;
-        s->memory->input_bytes += bytes - s->input->counted;
-        s->input->counted = bytes;
+    struct edge_input *in = s->input;
+    if (in) {
+        *in->pool -= in->counted;
+        in->pool = edge_session_input_pool(s);
+        in->counted = in->held.room;
+        *in->pool += in->counted;
     }
 }
 

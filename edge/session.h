@@ -36,13 +36,15 @@ enum edge_event {
 
 /* What all sessions hold together, in bytes. */
 struct edge_memory {
-    size_t queued_bytes; /* output */
-    size_t input_bytes;  /* parts of messages, and operations held back */
+    size_t queued_bytes;      /* output */
+    size_t input_bytes;       /* parts of messages and operations held back, of who is logged in */
+    size_t guest_input_bytes; /* and of the others, who must not use up what is there for these */
 };
 
 /* Input that had to wait; only while there is some. */
 struct edge_input {
-    size_t counted;    /* bytes of it in edge_memory */
+    size_t *pool;      /* which bytes of edge_memory it is counted in */
+    size_t counted;    /* so many */
     cq_buf_t held;     /* operations that wait until the session may go on, one after the other */
     size_t held_start; /* bytes of `held` done */
     size_t held_count; /* operations left */
@@ -125,7 +127,14 @@ edge_session_is_user(const edge_session_t *s)
 /* The session's waiting input, made when it is not there yet; drop frees it. */
 struct edge_input *edge_session_input(edge_session_t *s);
 void edge_session_input_drop(edge_session_t *s);
-/* Brings edge_memory up to date after the input's buffers have changed. */
+/* Where the session's input is counted. */
+static inline size_t *
+edge_session_input_pool(const edge_session_t *s)
+{
+    bool is_guest = s->state == EDGE_STATE_CONNECTED || s->state == EDGE_STATE_AUTHENTICATING;
+    return is_guest ? &s->memory->guest_input_bytes : &s->memory->input_bytes;
+}
+/* Brings edge_memory up to date after the input's buffers, or the state, have changed. */
 void edge_session_input_count(edge_session_t *s);
 
 /* The list of sessions with output of this turn. */

@@ -134,6 +134,7 @@ edge_sweep_on_timer(void *ctx)
     flush_seen(e);
     e->metrics->queued_bytes = e->sessions.memory.queued_bytes;
     e->metrics->input_bytes = e->sessions.memory.input_bytes;
+    e->metrics->guest_input_bytes = e->sessions.memory.guest_input_bytes;
     e->metrics->ready = !edge_unready_reason(e);
     e->metrics->degraded = edge_degraded_reason(e) != NULL;
 }

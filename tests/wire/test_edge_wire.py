@@ -668,16 +668,58 @@ def test_seen(world):
     silent.close()
 
 
-def test_memory_of_all_together_is_bounded(world):
-    """Many that send half messages, and many that do not read: the sum has a bound, others go on."""
-    e = world.edge(input_total_max_bytes=1048576, queue_total_max_bytes=1048576, limit_query_per_s=0)
+def in_halves(c, *ops):
+    """Sends them so that the edge has to keep the first half of the message."""
+    data = msgpack.packb(list(ops))
+    c.send_raw(c.frame(data[:len(data) // 2], fin=False))
+    c.send_raw(c.frame(b"", WS_PING))
+    while c.read_frame()[0] != WS_PONG:
+        pass
+    c.send_raw(c.frame(data[len(data) // 2:], opcode=0))
+
+
+def test_half_messages_of_guests_are_bounded_and_only_theirs(world):
+    """While guests keep their pool full, those who are logged in send as ever, and a login is short enough."""
+    e = world.edge(guest_input_max_bytes=1048576, input_total_max_bytes=1048576, auth_timeout_ms=60000)
+    known = person(e.port)
     halves = [Raw(e.port) for _ in range(40)]
     for c in halves:
         c.send_raw(c.frame(b"\x91" + b"\xc0" * 60000, fin=False))
-    codes = [c.closed() for c in halves[-5:]]
-    assert 1008 in codes
-    for c in halves:
+    assert {c.closed() for c in halves[-5:]} == {1008}
+    until(lambda: metric(world, "chasqui_edge_guest_input_bytes") >= 900000, "the guests' pool is full")
+    assert metric(world, "chasqui_edge_input_bytes") == 0
+    half = Raw(e.port, shake=False)
+    half.send_raw(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 3000)
+    assert b" 503 " in half.read_until(b"\r\n\r\n")
+    in_halves(known, [SEND, 7, b"c" * 16, 1, 0, 1, b"n" * 24, b"x" * 16000, None])
+    assert known.answer(7)[:2] == [OK, 7]
+    late = Raw(e.port)
+    in_halves(late, [LOGIN, 1, "bob", "password", b"d" * 16, b"k" * 32, "test"], [FRIENDS, 2])
+    assert late.answer(1)[0] == OK and late.answer(2)[0] == OK
+    in_halves(late, [SEND, 8, b"c" * 16, 1, 0, 1, b"n" * 24, b"x" * 16000, None])
+    assert late.answer(8)[0] == OK
+    for c in [known, late, half, *halves]:
         c.close()
+    until(lambda: metric(world, "chasqui_edge_guest_input_bytes") == 0, "the pool is empty")
+    assert metric(world, "chasqui_edge_input_bytes") == 0
+
+
+def test_half_messages_of_users_are_bounded(world):
+    e = world.edge(input_total_max_bytes=1048576)
+    halves = [person(e.port, f"p{i}") for i in range(40)]
+    for c in halves:
+        c.send_raw(c.frame(b"\x91" + b"\xc0" * 60000, fin=False))
+    assert {c.closed() for c in halves[-5:]} == {1008}
+    other = person(e.port, "bob")
+    in_halves(other, [SEND, 7, b"c" * 16, 1, 0, 1, b"n" * 24, b"x" * 1000, None])
+    assert other.answer(7)[0] == OK, "a short one always has room"
+    for c in [other, *halves]:
+        c.close()
+
+
+def test_memory_of_all_together_is_bounded(world):
+    """Many that do not read: the sum has a bound, others go on."""
+    e = world.edge(queue_total_max_bytes=1048576, limit_query_per_s=0)
     world.stand.on_call = lambda *a: [0, 5, False, [b"y" * 200000]]
     deaf = [person(e.port, f"p{i}", rcvbuf=4096) for i in range(12)]
     for c in deaf:
