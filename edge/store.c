@@ -120,7 +120,10 @@ take_init(edge_t *e, cq_reader_t *fields, size_t count)
         CQ_LOG(WARN, "EDGE-STORE-KEY", "changed=true");
     }
     memcpy(keys->sign, m.store_key.p, sizeof keys->sign);
-    memcpy(keys->seal, m.seal_key.p, sizeof keys->seal);
+    keys->has_seal = m.seal_key.n == sizeof keys->seal;
+    if (keys->has_seal) {
+        memcpy(keys->seal, m.seal_key.p, sizeof keys->seal);
+    }
     set_epoch(e, &m.epoch);
     e->store.is_known = true;
     return 0;

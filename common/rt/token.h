@@ -11,6 +11,7 @@
 #ifndef CQ_RT_TOKEN_H
 #define CQ_RT_TOKEN_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -40,12 +41,14 @@ enum cq_token_proof {
 struct cq_token_keys {
     uint8_t sign[32]; /* the store's Ed25519 public key */
     uint8_t seal[CQ_TOKEN_SEAL_KEY_SIZE];
+    bool has_seal; /* a store of an earlier version gives no key for seals: there are none then */
 };
 
 /* secret_key: 64 bytes of libsodium's Ed25519. Appends the token. */
 void cq_token_sign(cq_buf_t *out, const struct cq_token *t, const uint8_t secret_key[64]);
 /* Appends the token, sealed with keys->seal; an older seal is replaced. Only for a token that was
- * verified, or came from the store. One that has no room for a seal stays as it is. */
+ * verified, or came from the store. One that has no room for a seal stays without, and so do all if
+ * there is no key for seals. */
 void cq_token_seal(cq_buf_t *out, struct cq_view token, const struct cq_token_keys *keys);
 /* By which proof it is valid, or -CQ_E_BAD_TOKEN: malformed, neither sealed nor signed, expired. *t
  * is filled only then. Never allocates. */

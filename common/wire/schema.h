@@ -60,18 +60,20 @@ struct cq_schema {
 #define CQ_M_UINT_LATER           CQ_M_UINT
 #define CQ_M_ANY_LATER            CQ_M_ANY
 #define CQ_M_ID_LATER             CQ_M_ID
+#define CQ_M_VIEW_LATER           CQ_M_VIEW
 /* … and for their descriptors. */
-#define CQ_D_UINT(T, f, max)       {#f, CQ_FIELD_UINT, false, offsetof(T, f), 0, max},
-#define CQ_D_UINT_LATER(T, f, max) {#f, CQ_FIELD_UINT, true, offsetof(T, f), 0, max},
-#define CQ_D_ID(T, f)              {#f, CQ_FIELD_ID, false, offsetof(T, f), 0, 0},
-#define CQ_D_NID(T, f)             {#f, CQ_FIELD_ID_OR_NIL, false, offsetof(T, f), 0, 0},
-#define CQ_D_NID_LATER(T, f)       {#f, CQ_FIELD_ID_OR_NIL, true, offsetof(T, f), 0, 0},
-#define CQ_D_BIN(T, f, min, max)   {#f, CQ_FIELD_BIN, false, offsetof(T, f), min, max},
-#define CQ_D_STR(T, f, min, max)   {#f, CQ_FIELD_STR, false, offsetof(T, f), min, max},
-#define CQ_D_BOOL(T, f)            {#f, CQ_FIELD_BOOL, false, offsetof(T, f), 0, 0},
-#define CQ_D_LIST(T, f, max)       {#f, CQ_FIELD_LIST, false, offsetof(T, f), 0, max},
-#define CQ_D_ANY(T, f)             {#f, CQ_FIELD_ANY, false, offsetof(T, f), 0, 0},
-#define CQ_D_ANY_LATER(T, f)       {#f, CQ_FIELD_ANY, true, offsetof(T, f), 0, 0},
+#define CQ_D_UINT(T, f, max)           {#f, CQ_FIELD_UINT, false, offsetof(T, f), 0, max},
+#define CQ_D_UINT_LATER(T, f, max)     {#f, CQ_FIELD_UINT, true, offsetof(T, f), 0, max},
+#define CQ_D_ID(T, f)                  {#f, CQ_FIELD_ID, false, offsetof(T, f), 0, 0},
+#define CQ_D_NID(T, f)                 {#f, CQ_FIELD_ID_OR_NIL, false, offsetof(T, f), 0, 0},
+#define CQ_D_NID_LATER(T, f)           {#f, CQ_FIELD_ID_OR_NIL, true, offsetof(T, f), 0, 0},
+#define CQ_D_BIN(T, f, min, max)       {#f, CQ_FIELD_BIN, false, offsetof(T, f), min, max},
+#define CQ_D_BIN_LATER(T, f, min, max) {#f, CQ_FIELD_BIN, true, offsetof(T, f), min, max},
+#define CQ_D_STR(T, f, min, max)       {#f, CQ_FIELD_STR, false, offsetof(T, f), min, max},
+#define CQ_D_BOOL(T, f)                {#f, CQ_FIELD_BOOL, false, offsetof(T, f), 0, 0},
+#define CQ_D_LIST(T, f, max)           {#f, CQ_FIELD_LIST, false, offsetof(T, f), 0, max},
+#define CQ_D_ANY(T, f)                 {#f, CQ_FIELD_ANY, false, offsetof(T, f), 0, 0},
+#define CQ_D_ANY_LATER(T, f)           {#f, CQ_FIELD_ANY, true, offsetof(T, f), 0, 0},
 
 /* CQ_DECLARE_MESSAGE(send, CQ_SEND_FIELDS): struct cq_send and const struct cq_schema
  * cq_send_schema. */

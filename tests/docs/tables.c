@@ -29,7 +29,7 @@ print_type(const struct cq_field *f)
         printf("(≤ %" PRIu64 ")", f->max);
     }
     if (f->is_later) {
-        printf(" or nil");
+        printf("%s", f->type == CQ_FIELD_BIN ? " or missing" : " or nil");
     }
 }
 

@@ -100,7 +100,7 @@ try_device(struct cq_view row)
 static void
 try_token(struct cq_view token)
 {
-    static const struct cq_token_keys keys = {{0x58, 0x66}, {0x53}};
+    static const struct cq_token_keys keys = {{0x58, 0x66}, {0x53}, true};
     struct cq_token t;
     must(cq_token_verify(token, &keys, 0, &t) < 0); /* nobody has signed or sealed it */
 }

@@ -142,7 +142,7 @@ main(int argc, char **argv)
     store_device_write(&b, &d);
     write_seeds(4, &b);
     cq_token_sign(&b, &t, secret_key);
-    static const struct cq_token_keys keys = {{1}, {1}};
+    static const struct cq_token_keys keys = {{1}, {1}, true};
     cq_buf_t sealed = {0};
     cq_token_seal(&sealed, (struct cq_view){b.data, b.size}, &keys);
     write_seed(5, "sealed", sealed.data, sealed.size);

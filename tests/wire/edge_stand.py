@@ -172,7 +172,7 @@ class Stand(threading.Thread):
         self.endpoint = endpoint
         self.public, self.secret = bindings.crypto_sign_keypair()
         self.epoch = secrets.token_bytes(16)
-        self.seal_key = secrets.token_bytes(32)
+        self.seal_key = secrets.token_bytes(32)  # None: a store that knows none
         self.users = {}
         self.revoked = []
         self.calls, self.ups, self.downs, self.announced, self.delivered, self.seens = [], {}, [], [], [], []
@@ -251,7 +251,7 @@ class Stand(threading.Thread):
         rid = item[0]
         if op == EDGE_INIT:
             self.init_count += 1
-            self.store.answer(src, rid, 0, self.public, self.epoch, self.revoked, self.seal_key)
+            self.store.answer(src, rid, 0, self.public, self.epoch, self.revoked, *([self.seal_key] if self.seal_key else []))
         elif op == AUTH:
             answer = self.on_auth(item[1], item[2]) if self.on_auth else self.welcome(item[2])
             if answer is not None:

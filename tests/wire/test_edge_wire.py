@@ -627,6 +627,39 @@ def test_new_epoch_and_revocations_of_a_new_store(world):
         x.close()
 
 
+def test_a_store_without_seals(world):
+    """One of an earlier version: tokens stay as it signs them, and no seal is worth anything, least of all one of zeros."""
+    world.stand.seal_key = None
+    e = world.edge()
+    c = person(e.port)
+    token = c.welcome[3]
+    assert token[0] != 0xc1
+    unsigned = token[:-64] + bytes(64)
+    for given, err in ((token, 0), (seal(bytes(32), token), 0), (seal(secrets.token_bytes(32), token), 0),
+                       (seal(bytes(32), unsigned), BAD_TOKEN), (unsigned, BAD_TOKEN)):
+        d = Raw(e.port)
+        got, fields = d.ask(RESUME, given)
+        assert got == err and (err or fields[3] == token)
+        d.close()
+    sealed = seal(secrets.token_bytes(32), token)
+    world.stand.has_store = False
+    until(lambda: not world.stand.store, "the store has left")
+    inits, world.stand.seal_key = world.stand.init_count, secrets.token_bytes(32)
+    world.stand.has_store = True
+    until(lambda: world.stand.init_count > inits, "EDGE_INIT of a store with seals")
+    until(lambda: (d := Raw(e.port)).ask(RESUME, sealed)[1][3] == seal(world.stand.seal_key, token), "its seals")
+    # And back: those of the key before are nothing any more.
+    forged = seal(world.stand.seal_key, unsigned)
+    assert Raw(e.port).ask(RESUME, forged)[0] == 0
+    world.stand.has_store = False
+    until(lambda: not world.stand.store, "the store has left")
+    inits, world.stand.seal_key = world.stand.init_count, None
+    world.stand.has_store = True
+    until(lambda: world.stand.init_count > inits, "EDGE_INIT of a store without")
+    until(lambda: Raw(e.port).ask(RESUME, forged)[0] == BAD_TOKEN, "no seals")
+    c.close()
+
+
 # ---- time ----
 
 

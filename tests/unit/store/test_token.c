@@ -269,6 +269,33 @@ the_longest_has_room_for_a_seal(void **state)
     cq_buf_free(&same);
 }
 
+/* Least of all those of a key that is all zero. */
+static void
+without_a_key_there_are_no_seals(void **state)
+{
+    (void)state;
+    struct cq_token out;
+    struct cq_token_keys none = {.has_seal = false}, zero = {.has_seal = true};
+    memcpy(none.sign, keys.sign, sizeof none.sign);
+    cq_buf_t token = {0}, sealed = sealed_sample(&token), by_zero = {0}, again = {0}, old = {0};
+    cq_token_seal(&by_zero, view(&token), &zero);
+    assert_int_equal(cq_token_verify(view(&by_zero), &zero, 0, &out), CQ_TOKEN_BY_SEAL);
+    assert_int_equal(cq_token_verify(view(&by_zero), &none, 0, &out), CQ_TOKEN_BY_SIGNATURE);
+    assert_int_equal(cq_token_verify(view(&sealed), &none, 0, &out), CQ_TOKEN_BY_SIGNATURE);
+    by_zero.data[by_zero.size - 34] ^= 1; /* the signature's last byte */
+    assert_int_equal(cq_token_verify(view(&by_zero), &none, 0, &out), -CQ_E_BAD_TOKEN);
+    cq_token_seal(&again, view(&token), &none);
+    assert_int_equal(again.size, token.size);
+    assert_memory_equal(again.data, token.data, token.size);
+    cq_token_seal(&old, view(&sealed), &none);
+    assert_int_equal(old.size, token.size);
+    cq_buf_free(&token);
+    cq_buf_free(&sealed);
+    cq_buf_free(&by_zero);
+    cq_buf_free(&again);
+    cq_buf_free(&old);
+}
+
 int
 main(void)
 {
@@ -283,11 +310,13 @@ main(void)
         cmocka_unit_test(without_its_seal_the_signature_decides),
         cmocka_unit_test(a_seal_covers_the_whole_token),
         cmocka_unit_test(the_longest_has_room_for_a_seal),
+        cmocka_unit_test(without_a_key_there_are_no_seals),
     };
     if (sodium_init() < 0) {
         return 1;
     }
     crypto_sign_ed25519_keypair(keys.sign, secret_key);
     randombytes_buf(keys.seal, sizeof keys.seal);
+    keys.has_seal = true;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -256,7 +256,7 @@ close_finishes_what_is_under_way(void **state)
 static struct cq_token_keys
 keys_of(const store_vault_t *v)
 {
-    struct cq_token_keys keys;
+    struct cq_token_keys keys = {.has_seal = true};
     memcpy(keys.sign, store_vault_public_key(v), sizeof keys.sign);
     memcpy(keys.seal, store_vault_seal_key(v), sizeof keys.seal);
     return keys;

@@ -64,7 +64,7 @@ static void
 is_empty_field(const struct cq_field *f, const uint8_t *out)
 {
     static const struct cq_view none;
-    if (f->type == CQ_FIELD_ANY) {
+    if (f->type == CQ_FIELD_ANY || f->type == CQ_FIELD_BIN) {
         assert_memory_equal(out + f->offset, &none, sizeof none);
     } else if (f->type == CQ_FIELD_UINT) {
         assert_true(*(const uint64_t *)(const void *)(out + f->offset) == 0);
