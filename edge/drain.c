@@ -42,7 +42,7 @@ edge_drain_goodbye(edge_t *e, edge_session_t *s)
     cq_buf_t peers = {0};
     size_t count = pack_peers(e, &peers);
     struct cq_goaway m = {.edges = cq_list_of(&peers, count), .jitter_ms = JITTER_MS};
-    edge_send_push(e, s, CQ_OP_GOAWAY, &cq_goaway_schema, &m);
+    edge_send_last(e, s, CQ_OP_GOAWAY, &cq_goaway_schema, &m);
     edge_close(e, s, EDGE_CLOSE_GOING_AWAY);
     cq_buf_free(&peers);
 }

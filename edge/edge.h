@@ -135,6 +135,12 @@ void edge_send_push(edge_t *e,
                     enum cq_op_code code,
                     const struct cq_schema *schema,
                     const void *in);
+/* The last word before the session ends: waits like an answer, and is never dropped. */
+void edge_send_last(edge_t *e,
+                    edge_session_t *s,
+                    enum cq_op_code code,
+                    const struct cq_schema *schema,
+                    const void *in);
 /* A push that is packed already, with its policy. */
 void edge_send_event(edge_t *e, edge_session_t *s, enum cq_op_policy policy, struct cq_view op);
 /* epoch NULL: unchanged */

@@ -164,6 +164,19 @@ edge_send_push(edge_t *e,
 }
 
 void
+edge_send_last(edge_t *e,
+               edge_session_t *s,
+               enum cq_op_code code,
+               const struct cq_schema *schema,
+               const void *in)
+{
+    cq_buf_clear(&e->scratch);
+    cq_frame_push(&e->scratch, code, schema, in);
+    e->metrics->pushes_total++;
+    put_answer(e, s, scratch_view(e));
+}
+
+void
 edge_send_sync_now(edge_t *e, edge_session_t *s, const struct cq_id *epoch)
 {
     struct cq_sync_now m = {0};

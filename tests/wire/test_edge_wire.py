@@ -796,6 +796,23 @@ def test_drain(world):
         c.close()
 
 
+def test_drain_tells_the_lagging_too(world):
+    """Whose queue is full of pushes misses some of these, but not where to go."""
+    e = world.edge(session_queue_max_bytes=65536, peers="ws://10.0.0.2:8081/ws")
+    c = person(e.port, rcvbuf=4096)
+    number = until(lambda: list(world.stand.ups), "SESSION_UP")[-1]
+    for i in range(1, 601):
+        world.stand.deliver(i, [number], EVENT[:9] + [b"x" * 16000])
+    until(lambda: "EDGE-SESSION-LAGGING" in e.log.read_text(), "the log line")
+    e.send_signal(signal.SIGTERM)
+    until(lambda: "EDGE-DRAIN-LEAVING" in e.log.read_text(), "the drain")
+    time.sleep(0.1)
+    assert c.push(GOAWAY)[1] == ["ws://10.0.0.2:8081/ws"]
+    assert c.closed() == 1001
+    assert e.wait(WAIT) == 0
+    c.close()
+
+
 def test_drain_answers_what_is_begun_and_begins_nothing(world):
     e = world.edge()
     asking, idle = person(e.port), person(e.port, "idle")
