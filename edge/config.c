@@ -54,6 +54,8 @@ const struct cq_config_item edge_config_items[] = {
     {"session-max", CQ_CONFIG_UINT, AT(session_max), "100000", 1, 1000000, "", "sessions at most"},
     {"address-connections-max", CQ_CONFIG_UINT, AT(address_connections_max), "20000", 0, 1000000,
      "", "connections of one address (of an IPv6 /64) at most; 0: any number"},
+    {"handshakes-max", CQ_CONFIG_UINT, AT(handshakes_max), "24576", 16, 1000000, "",
+     "connections that have not said yet what they want; beyond it the oldest of them ends"},
     {"session-queue-max-bytes", CQ_CONFIG_UINT, AT(session_queue_max_bytes), "1048576", 4096,
      67108864, "bytes", "output waiting for one client"},
     {"session-requests-max", CQ_CONFIG_UINT, AT(session_requests_max), "64", 1, 4096, "",

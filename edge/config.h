@@ -33,6 +33,7 @@ struct edge_config {
     uint64_t auth_timeout_ms;
     uint64_t session_max;
     uint64_t address_connections_max;
+    uint64_t handshakes_max;
     uint64_t session_queue_max_bytes;
     uint64_t session_requests_max;
     uint64_t frame_max_bytes;

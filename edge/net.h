@@ -37,6 +37,8 @@ typedef struct edge_conn edge_conn_t;
     X(refused_request_total, COUNTER, "HTTP requests that were none")                 \
     X(refused_handshake_total, COUNTER, "WebSocket handshakes refused")               \
     X(put_off_total, COUNTER, "input of newcomers put off to a later turn")           \
+    X(waiting, GAUGE, "connections whose request has not come")                       \
+    X(crowded_out_total, COUNTER, "connections ended: too many without a request")    \
     X(timeout_total, COUNTER, "connections ended: no whole request in time")          \
     X(slow_total, COUNTER, "connections ended: a body came or went too slowly")       \
     X(http_total, COUNTER, "HTTP requests")                                           \
@@ -110,6 +112,7 @@ struct edge_net_cfg {
     unsigned newcomer_share;      /* of the loop's time that newcomers may have at most, percent */
     size_t connections_max;
     size_t address_max; /* connections of one address, 0: any number */
+    size_t waiting_max; /* those whose request has not come: beyond it the oldest ends; 0: any */
     struct edge_frame_limits frames;
     struct edge_net_pool settled, newcomers;
     const struct edge_net_calls *calls;

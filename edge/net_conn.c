@@ -26,9 +26,19 @@ enum {
 /* ---- lists ---- */
 
 static void
+count_waiting(edge_net_t *net, enum edge_conn_list list, int change)
+{
+    if (list == EDGE_CONN_WAITING) {
+        net->waiting += (size_t)change;
+        net->cfg.stats->waiting = net->waiting;
+    }
+}
+
+static void
 unlink_conn(edge_conn_t *c)
 {
     edge_net_t *net = c->net;
+    count_waiting(net, (enum edge_conn_list)c->list, -1);
     *(c->prev ? &c->prev->next : &net->lists[c->list].first) = c->next;
     *(c->next ? &c->next->prev : &net->lists[c->list].last) = c->prev;
     c->prev = c->next = NULL;
@@ -42,6 +52,7 @@ link_conn(edge_conn_t *c, enum edge_conn_list list)
     c->prev = net->lists[list].last;
     *(c->prev ? &c->prev->next : &net->lists[list].first) = c;
     net->lists[list].last = c;
+    count_waiting(net, list, 1);
     const uint64_t waits_ms[EDGE_CONN_LIST_COUNT] = {
         [EDGE_CONN_WAITING] = net->cfg.request_timeout_ms,
         [EDGE_CONN_TRANSFER] = net->cfg.transfer_timeout_ms,

@@ -108,6 +108,7 @@ struct edge_net {
     size_t fd_max;
     size_t fd_base; /* descriptors that are no connections */
     size_t count;
+    size_t waiting; /* of these, in that list */
     edge_ip_list_t *proxies;
     edge_ip_count_t *addresses;
     cq_timer_t *timer;

@@ -112,6 +112,11 @@ take_connection(edge_net_t *net, int fd, const struct sockaddr *address)
         stats->refused_fds_total++;
         c->refuse = UNAVAILABLE;
     }
+    /* Whoever means it says soon what it wants: the oldest is the likeliest not to. */
+    if (net->cfg.waiting_max && net->waiting > net->cfg.waiting_max) {
+        stats->crowded_out_total++;
+        edge_net_kill(net->lists[EDGE_CONN_WAITING].first);
+    }
     c->ip = edge_ip_of(address);
     if (!edge_ip_list_has(net->proxies, &c->ip) && edge_net_listen_admit(c)) {
         edge_net_conn_start(c);

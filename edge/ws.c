@@ -373,6 +373,7 @@ listen_for_clients(struct edge_ws *ws)
         .newcomer_share = (unsigned)cfg->newcomer_share_percent,
         .connections_max = cfg->session_max + CONNECTIONS_BESIDES,
         .address_max = cfg->address_connections_max,
+        .waiting_max = cfg->handshakes_max,
         .frames = {.frame_max_bytes = cfg->frame_max_bytes,
                    .message_max_bytes = cfg->frame_max_bytes},
         .settled = {&e->sessions.memory.input_bytes, cfg->input_total_max_bytes},

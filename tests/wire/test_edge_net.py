@@ -346,6 +346,25 @@ def test_connections_of_one_address(world):
         c.close()
 
 
+def test_half_handshakes_take_nobodys_place(world):
+    """However many say nothing, or half of it: the oldest of these makes room, and whoever is in stays."""
+    e = world.edge(handshakes_max=16, session_max=20)
+    known = [person(e.port, f"p{i}") for i in range(10)]
+    flood = [Raw(e.port, shake=False) for _ in range(500)]
+    for c in flood[::2]:
+        c.send_raw(b"GET /ws HTTP/1.1\r\nHost: x\r\nX: ")
+    until(lambda: metric(e.port, world, "crowded_out_total") == 484, "the oldest have gone")
+    assert metric(e.port, world, "waiting") == 16
+    assert flood[0].closed() is None and flood[483].closed() is None
+    flood[484].send_raw(b"y\r\n\r\n")
+    assert b" 426 " in flood[484].read_until(b"\r\n\r\n")
+    late = person(e.port, "late")
+    assert late.ask(PING)[0] == 0 and all(c.ask(PING)[0] == 0 for c in known)
+    for c in [late, *known, *flood]:
+        c.close()
+    until(lambda: metric(e.port, world, "waiting") == 0, "all gone")
+
+
 def metric(port, world, name):
     text = []
     world.stand.do(lambda: text.append(world.stand.store.request("edge.1", 0x0B)))
