@@ -36,31 +36,49 @@ is_frame(uint8_t marker)
     return marker >= 0xc0 && marker <= 0xcf && marker != 0xc4 && marker != 0xc8 && marker != 0xcc;
 }
 
-/* Segments: FF marker length(2) …, until the frame. */
+/* Those that have a length behind them. The others decoders disagree about, and none is needed
+ * before the data: TEM and RSTn have nothing behind them, what is below C0 is garbage to be
+ * skipped. */
+static bool
+is_segment(uint8_t marker)
+{
+    return marker >= 0xc0 && !(marker >= 0xd0 && marker <= 0xd9);
+}
+
+/* One frame, before the data (SOS). Strict: where a decoder could find another frame than we do, in
+ * garbage or behind a marker that it takes for a bare one, its size would be anything. */
+static bool
+take_segment(struct bytes b, size_t at, size_t length, struct cq_picture *out)
+{
+    bool is_first = !out->width;
+    if (!is_frame(b.p[at + 1])) {
+        return true;
+    }
+    if (length >= 8) {
+        out->height = big(b.p + at + 5, 2);
+        out->width = big(b.p + at + 7, 2);
+    }
+    return is_first && out->width;
+}
+
+/* Segments: FF marker length(2) …, until the data. */
 static bool
 read_jpeg(struct bytes b, struct cq_picture *out)
 {
     size_t at = 2;
-    while (at + 4 <= b.n) {
-        if (b.p[at] != 0xff) {
-            return false;
-        }
+    while (at + 4 <= b.n && b.p[at] == 0xff) {
         uint8_t marker = b.p[at + 1];
         if (marker == 0xff) { /* filling */
             at++;
             continue;
         }
         size_t length = big(b.p + at + 2, 2);
-        if (is_frame(marker)) {
-            if (at + 9 > b.n || length < 8) {
-                return false;
-            }
-            out->height = big(b.p + at + 5, 2);
-            out->width = big(b.p + at + 7, 2);
-            return true;
-        }
-        if (length < 2) {
+        if (!is_segment(marker) || length < 2 || length > b.n - at - 2 ||
+            !take_segment(b, at, length, out)) {
             return false;
+        }
+        if (marker == 0xda) {
+            return out->width > 0;
         }
         at += 2 + length;
     }

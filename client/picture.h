@@ -22,7 +22,8 @@ struct cq_picture {
     uint32_t width, height; /* as stored: before any rotation; never 0 */
 };
 
-/* -CQ_E_NOT_FOUND: none of these types; -CQ_E_BAD_ARG: one of them, but cut off or broken. */
+/* -CQ_E_NOT_FOUND: none of these types; -CQ_E_BAD_ARG: one of them, but cut off or broken (out says
+ * then what could be read). Where decoders would differ about the pixels it is broken. */
 int cq_picture_read(const uint8_t *data, size_t n, struct cq_picture *out) CQ_MUST_CHECK;
 /* "image/jpeg" */
 const char *cq_picture_type_name(enum cq_picture_type type);

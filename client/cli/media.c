@@ -8,7 +8,9 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 extern char **environ;
@@ -16,6 +18,11 @@ extern char **environ;
 enum {
     DRAW_COLUMNS = 40,
     DRAW_ROWS = 12,
+    DRAW_MEMORY_MAX = 512 * 1048576,
+    DRAW_CPU_S = 3,
+    DRAW_OUTPUT_MAX = 1048576,
+    DRAW_MS = 10000,
+    DRAW_PAUSE_MS = 5,
     LINE_MAX_TEXT = 4096,
 };
 
@@ -111,29 +118,64 @@ cli_media_json(cq_buf_t *line, const cq_client_media_t *media)
 
 /* ---- thumbnails ---- */
 
+/* Before it gets anything to decode. (prlimit, as nothing can be set between posix_spawn's fork and
+ * exec.) */
 static void
-draw_all(int in, const char *size, const char *colors)
+confine(pid_t pid)
+{
+    static const struct {
+        int what;
+        rlim_t most;
+    } limits[] = {
+        {RLIMIT_AS, DRAW_MEMORY_MAX},
+        {RLIMIT_CPU, DRAW_CPU_S},
+        {RLIMIT_CORE, 0},
+        {RLIMIT_FSIZE, DRAW_OUTPUT_MAX},
+    };
+    for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        const struct rlimit r = {limits[i].most, limits[i].most};
+        (void)prlimit(pid, limits[i].what, &r, NULL);
+    }
+}
+
+static void
+wait_for(pid_t pid)
+{
+    const struct timespec pause = {0, DRAW_PAUSE_MS * 1000000L};
+    int status = 0;
+    for (int i = 0; i < DRAW_MS / DRAW_PAUSE_MS; i++) {
+        pid_t got = waitpid(pid, &status, WNOHANG);
+        if (got == pid || (got < 0 && errno != EINTR)) {
+            return;
+        }
+        (void)nanosleep(&pause, NULL);
+    }
+    (void)kill(pid, SIGKILL);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+}
+
+static bool
+start(int in, const char *size, const char *colors, pid_t *pid)
 {
     char program[] = "chafa";
     char animate[] = "--animate=off";
     char format[] = "--format=symbols";
+    char threads[] = "--threads=1"; /* each takes address space */
     char size_option[48];
     char colors_option[32];
     char input[] = "-";
     (void)snprintf(size_option, sizeof size_option, "--size=%s", size);
     (void)snprintf(colors_option, sizeof colors_option, "--colors=%s", colors);
-    char *const arguments[] = {program, animate, format, size_option, colors_option, input, NULL};
+    char *const arguments[] = {program,     animate,       format, threads,
+                               size_option, colors_option, input,  NULL};
     posix_spawn_file_actions_t actions;
-    pid_t pid = 0;
-    int status = 0;
     (void)posix_spawn_file_actions_init(&actions);
     (void)posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
     (void)posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
-    if (!posix_spawnp(&pid, program, &actions, NULL, arguments, environ)) {
-        while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
-        }
-    }
+    bool is_started = !posix_spawnp(pid, program, &actions, NULL, arguments, environ);
     (void)posix_spawn_file_actions_destroy(&actions);
+    return is_started;
 }
 
 void
@@ -141,19 +183,24 @@ cli_media_draw(const cq_client_media_t *media)
 {
     char size[32];
     int ends[2];
+    pid_t pid = 0;
     /* NOLINTNEXTLINE(concurrency-mt-unsafe): nobody sets it */
     const char *depth = getenv("COLORTERM");
     bool is_full = depth && (strstr(depth, "truecolor") || strstr(depth, "24bit"));
     if (!media || !media->thumbnail || !out_has_colors() || pipe2(ends, O_CLOEXEC)) {
         return;
     }
-    /* A thumbnail fits into the pipe's buffer. */
-    ssize_t n = write(ends[1], media->thumbnail, media->thumbnail_size);
-    close(ends[1]);
     (void)snprintf(size, sizeof size, "%dx%d", DRAW_COLUMNS, DRAW_ROWS);
     (void)fflush(stdout);
-    if (n == (ssize_t)media->thumbnail_size) {
-        draw_all(ends[0], size, is_full ? "full" : "256");
+    bool is_started = start(ends[0], size, is_full ? "full" : "256", &pid);
+    if (is_started) {
+        confine(pid);
+        /* A thumbnail fits into the pipe's buffer; our reading end is open: no SIGPIPE. */
+        (void)!write(ends[1], media->thumbnail, media->thumbnail_size);
+    }
+    close(ends[1]);
+    if (is_started) {
+        wait_for(pid);
     }
     close(ends[0]);
 }

@@ -12,7 +12,13 @@
 #include "client/probe_form.h"
 
 static const uint8_t jpeg[] = {0xff, 0xd8, 0xff, 0xe0, 0, 4,   'x', 'x', 0xff, 0xc0, 0,
-                               11,   8,    0,    120,  0, 160, 1,   1,   0x11, 0};
+                               11,   8,    0,    120,  0, 160, 1,   1,   0x11, 0,    0xff,
+                               0xda, 0,    8,    1,    1, 0,   0,   63,  0};
+/* A frame behind a marker that some take for a bare one, and another where its length would end. */
+static const uint8_t two_frames[] = {0xff, 0xd8, 0xff, 0x01, 0, 15, 0xff, 0xc0, 0,    11,   8,
+                                     78,   32,   78,   32,   1, 1,  0x11, 0,    0xff, 0xc0, 0,
+                                     11,   8,    0,    64,   0, 64, 1,    1,    0x11, 0,    0xff,
+                                     0xda, 0,    8,    1,    1, 0,  0,    63,   0};
 
 static void
 save(const char *folder, const char *name, cq_buf_t *b)
@@ -68,6 +74,9 @@ main(int argc, char **argv)
     begin(&b, 3);
     cq_buf_append(&b, jpeg, sizeof jpeg);
     save(argv[1], "jpeg", &b);
+    begin(&b, 3);
+    cq_buf_append(&b, two_frames, sizeof two_frames);
+    save(argv[1], "two_frames", &b);
     begin(&b, 4);
     cq_buf_append(&b, jpeg, sizeof jpeg);
     save(argv[1], "blob", &b);

@@ -314,6 +314,7 @@ def test_what_others_send(system, device, tmp_path):
         (seal_thumbnail(os.urandom(32), good.getvalue()), 0, True),
         (seal_thumbnail(key, large.getvalue()), 0, True),
         (seal_thumbnail(key, b"\x1b[2Jno picture at all"), 0, True),
+        (seal_thumbnail(key, two_sizes()), 0, True),
         (b"short", 0, True),
         (b"", 0, False),
     ]
@@ -411,6 +412,16 @@ def png(width, height, data=b""):
             chunk(b"IDAT", data) + chunk(b"IEND", b""))
 
 
+def two_sizes():
+    """64x64 to whoever takes TEM for a segment; who takes it for a bare marker, as libjpeg does, finds a huge frame behind it."""
+    whole = io.BytesIO()
+    photo((64, 64)).save(whole, "JPEG", quality=20)
+    whole = whole.getvalue()
+    at = whole.index(b"\xff\xc0") + 5
+    hidden = whole[2:at] + struct.pack(">HH", 20000, 20000) + whole[at + 4:]
+    return b"\xff\xd8\xff\x01" + struct.pack(">H", 2 + len(hidden)) + hidden + whole[2:]
+
+
 def hostile():
     whole = io.BytesIO()
     photo((300, 200)).save(whole, "JPEG")
@@ -420,6 +431,7 @@ def hostile():
     yield "empty", png(1000, 1000), "cannot be decoded"
     yield "noise", b"\xff\xd8\xff" + os.urandom(50000), "cannot be decoded"
     yield "head only", whole[:200], "cannot be decoded"
+    yield "two sizes", two_sizes(), "cannot be decoded"
     yield "gif", b"GIF89a" + struct.pack("<HH", 65535, 65535) + os.urandom(1000), "too large"
     yield "webp", b"RIFF" + struct.pack("<I", 1000) + b"WEBPVP8X" + bytes(14) + os.urandom(976), "cannot be decoded"
     yield "wav", b"RIFF" + struct.pack("<I", 0xffffffff) + b"WAVEfmt " + os.urandom(500), None

@@ -181,6 +181,10 @@ test_names(void **state)
     assert_int_equal(strlen(out), 254);
 }
 
+#define JPEG  "\xff\xd8\xff\xe0\0\4xx"
+#define FRAME "\xff\xc0\0\13\10\0\7\0\x9\1\1\x11\0"
+#define SOS   "\xff\xda\0\10\1\1\0\0\x3f\0"
+
 static void
 test_picture_sizes(void **state)
 {
@@ -196,7 +200,16 @@ test_picture_sizes(void **state)
         {"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\1\0\0\0\0", 23, -CQ_E_BAD_ARG, 0, 0},
         {"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0\0\0\0\2", 24, -CQ_E_BAD_ARG, 0, 0},
         {"GIF89a\x05\0\x06\0\0\0", 12, 0, 5, 6},
-        {"\xff\xd8\xff\xe0\0\4xx\xff\xc0\0\13\10\0\7\0\x9\1\1\x11\0", 21, 0, 9, 7},
+        {JPEG FRAME SOS, 31, 0, 9, 7},
+        {JPEG FRAME, 21, -CQ_E_BAD_ARG, 0, 0},
+        {JPEG SOS FRAME, 31, -CQ_E_BAD_ARG, 0, 0},
+        {JPEG FRAME FRAME SOS, 44, -CQ_E_BAD_ARG, 0, 0},
+        {JPEG "\xff" FRAME "\xff\xff" SOS, 34, 0, 9, 7},          /* filling */
+        {JPEG "x" FRAME SOS, 32, -CQ_E_BAD_ARG, 0, 0},            /* garbage */
+        {JPEG "\xff\x01\0\2" FRAME SOS, 35, -CQ_E_BAD_ARG, 0, 0}, /* bare, or is it? */
+        {JPEG "\xff\xd0\0\2" FRAME SOS, 35, -CQ_E_BAD_ARG, 0, 0},
+        {JPEG "\xff\xd8\0\2" FRAME SOS, 35, -CQ_E_BAD_ARG, 0, 0},
+        {JPEG "\xff\0\0\2" FRAME SOS, 35, -CQ_E_BAD_ARG, 0, 0},
         {"\xff\xd8\xff\xe0\xff\xffxx\xff\xc0\0\13", 12, -CQ_E_BAD_ARG, 0, 0},
         {"\xff\xd8\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 12, -CQ_E_BAD_ARG, 0, 0},
         {"RIFF\0\0\0\0WEBPVP8X\0\0\0\0\0\0\0\0\xff\0\0\x0f\0\0", 30, 0, 256, 16},
