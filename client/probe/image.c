@@ -31,13 +31,80 @@ on_gd_error(int priority, const char *format, va_list arguments)
     (void)arguments; /* "no thumbnail" says it all */
 }
 
+/* Is all of it there, to the end marker? The others' decoders refuse what is cut off; libjpeg fills
+ * up what is missing. (Data never has an end marker inside, pictures in segments before it do.) */
+static bool
+is_whole_jpeg(const uint8_t *p, size_t n)
+{
+    size_t at = 2;
+    while (at + 4 <= n && p[at] == 0xff && p[at + 1] != 0xda) {
+        at += p[at + 1] == 0xff ? 1 : 2 + ((size_t)p[at + 2] << 8 | p[at + 3]);
+    }
+    return at < n && memmem(p + at, n - at, "\xff\xd9", 2);
+}
+
+static gdImagePtr
+decode_jpeg(int size, void *data)
+{
+    return is_whole_jpeg(data, (size_t)size) ? gdImageCreateFromJpegPtr(size, data) : NULL;
+}
+
+/* Behind the blocks of at most 255 bytes and their end, or 0: they are cut off. */
+static size_t
+skip_gif_blocks(const uint8_t *p, size_t n, size_t at)
+{
+    while (at < n && p[at]) {
+        at += 1 + (size_t)p[at];
+    }
+    return at < n ? at + 1 : 0;
+}
+
+static size_t
+gif_palette_size(uint8_t flags)
+{
+    return flags & 0x80 ? (size_t)3 << ((flags & 7) + 1) : 0;
+}
+
+/* To the trailer? libgd takes what there is. */
+static bool
+is_whole_gif(const uint8_t *p, size_t n)
+{
+    enum {
+        HEAD = 13,
+        FLAGS = 10,
+        IMAGE_HEAD = 10,
+        IMAGE_FLAGS = 9,
+        EXTENSION = 0x21,
+        IMAGE = 0x2c,
+        TRAILER = 0x3b
+    };
+    size_t at = n > HEAD ? HEAD + gif_palette_size(p[FLAGS]) : n;
+    while (at && at < n && p[at] != TRAILER) {
+        if (p[at] == EXTENSION) {
+            at = skip_gif_blocks(p, n, at + 2); /* its label */
+        } else if (p[at] == IMAGE && n - at > IMAGE_HEAD) {
+            size_t data = at + IMAGE_HEAD + gif_palette_size(p[at + IMAGE_FLAGS]);
+            at = skip_gif_blocks(p, n, data + 1); /* the size of a code */
+        } else {
+            return false;
+        }
+    }
+    return at && at < n;
+}
+
+static gdImagePtr
+decode_gif(int size, void *data)
+{
+    return is_whole_gif(data, (size_t)size) ? gdImageCreateFromGifPtr(size, data) : NULL;
+}
+
 static gdImagePtr
 decode(const struct probe *p, enum cq_picture_type type)
 {
     static gdImagePtr (*const decoders[])(int size, void *data) = {
-        [CQ_PICTURE_JPEG] = gdImageCreateFromJpegPtr,
+        [CQ_PICTURE_JPEG] = decode_jpeg,
         [CQ_PICTURE_PNG] = gdImageCreateFromPngPtr,
-        [CQ_PICTURE_GIF] = gdImageCreateFromGifPtr,
+        [CQ_PICTURE_GIF] = decode_gif,
         [CQ_PICTURE_WEBP] = gdImageCreateFromWebpPtr,
     };
     union {

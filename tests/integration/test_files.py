@@ -453,6 +453,20 @@ def test_hostile_files_are_files(device, tmp_path):
         assert got(b, a, rows[-1]["seq"], tmp_path) == data
 
 
+def test_a_cut_picture_gets_no_thumbnail(device, tmp_path):
+    d, a, b = device
+    for form in ("JPEG", "PNG", "WEBP", "GIF"):
+        whole = io.BytesIO()
+        photo((600, 450)).save(whole, form)
+        for percent in (50, 90):
+            path = tmp_path / f"{percent}.{form.lower()}"
+            path.write_bytes(whole.getvalue()[:len(whole.getvalue()) * percent // 100])
+            notes = [r["message"] for r in a.ok("send-file", b.name, path).rows if r["type"] == "note"]
+            assert len(notes) == 1 and "cannot be decoded" in notes[0], (form, percent, notes)
+            plain, jpeg = thumbnail_of(d)
+            assert (plain[3], plain[6:8], jpeg) == (f"image/{form.lower()}", [600, 450], None)
+
+
 def test_without_the_probe(homes, tmp_path, monkeypatch):
     """The program that looks into pictures is missing: the file goes all the same."""
     a, b = homes
