@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 #include "client/picture.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 struct bytes {
@@ -114,6 +113,7 @@ read_webp(struct bytes b, struct cq_picture *out)
         return false;
     }
     if (memcmp(b.p + 12, "VP8X", 4) == 0) {
+        out->is_animated = b.p[20] & 2;
         out->width = little(b.p + 24, 3) + 1;
         out->height = little(b.p + 27, 3) + 1;
     } else if (memcmp(b.p + 12, "VP8L", 4) == 0) {

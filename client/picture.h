@@ -5,6 +5,7 @@
 #ifndef CLIENT_PICTURE_H
 #define CLIENT_PICTURE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -20,6 +21,7 @@ enum cq_picture_type {
 struct cq_picture {
     enum cq_picture_type type;
     uint32_t width, height; /* as stored: before any rotation; never 0 */
+    bool is_animated;       /* as WebP says, whose decoder takes single pictures only */
 };
 
 /* -CQ_E_NOT_FOUND: none of these types; -CQ_E_BAD_ARG: one of them, but cut off or broken (out says

@@ -196,8 +196,11 @@ reason(int fd, const struct cq_medium *m)
         return NULL;
     }
     uint64_t pixels = (uint64_t)picture.width * picture.height;
-    return m->size > CQ_PROBE_PICTURE_MAX || pixels > CQ_PROBE_PIXELS_MAX
-               ? "the picture is too large for a thumbnail"
+    if (m->size > CQ_PROBE_PICTURE_MAX || pixels > CQ_PROBE_PIXELS_MAX) {
+        return "the picture is too large for a thumbnail";
+    }
+    return picture.is_animated
+               ? "an animated WebP gets no thumbnail"
                : "the picture cannot be decoded (cut off or damaged): sent without a thumbnail";
 }
 

@@ -9,6 +9,7 @@
 
 enum {
     GOOD_SIZE = 5120, /* what a thumbnail should not exceed if that is possible with good looks */
+    EXIF_MAX = 65536,
     LARGE_SIDE = 240,
     DRAFT_SIDE = 480, /* what the steps start from: the original is gone through once */
 };
@@ -127,12 +128,58 @@ orientation_of(ExifData *exif)
     return value >= 1 && value <= 8 ? value : 1;
 }
 
+/* The chunk of this name, or n 0. PNG: length, name, data, checksum; WebP: name, length, data, to
+ * an even offset. */
+static struct cq_view
+find_chunk(const struct probe *p, enum cq_picture_type type, const char *name)
+{
+    bool is_png = type == CQ_PICTURE_PNG;
+    size_t at = is_png ? 8 : 12;
+    while (p->size - at > 8) {
+        const uint8_t *q = p->data + at;
+        const uint8_t *l = is_png ? q : q + 4;
+        size_t n = is_png ? (size_t)l[0] << 24 | (size_t)l[1] << 16 | (size_t)l[2] << 8 | l[3]
+                          : (size_t)l[3] << 24 | (size_t)l[2] << 16 | (size_t)l[1] << 8 | l[0];
+        if (n > p->size - at - 8) {
+            break;
+        }
+        if (!memcmp(is_png ? q + 4 : q, name, 4)) {
+            return (struct cq_view){q + 8, n};
+        }
+        at += 8 + n + (is_png ? 4 : n & 1);
+        at = at < p->size ? at : p->size;
+    }
+    return (struct cq_view){0};
+}
+
+/* libexif finds it in a JPEG; by itself it must begin as it does there. */
+static ExifData *
+read_exif(const struct probe *p, enum cq_picture_type type)
+{
+    static const uint8_t begin[] = {'E', 'x', 'i', 'f', 0, 0};
+    struct cq_view v = {p->data, p->size};
+    if (type == CQ_PICTURE_JPEG) {
+        return exif_data_new_from_data(v.p, (unsigned)v.n);
+    }
+    v = type == CQ_PICTURE_GIF ? (struct cq_view){0}
+                               : find_chunk(p, type, type == CQ_PICTURE_PNG ? "eXIf" : "EXIF");
+    if (!v.n || v.n > EXIF_MAX) {
+        return NULL;
+    }
+    bool has_begin = v.n > sizeof begin && !memcmp(v.p, begin, sizeof begin);
+    cq_buf_t b = {0};
+    cq_buf_append(&b, begin, has_begin ? 0 : sizeof begin);
+    cq_buf_append(&b, v.p, v.n);
+    ExifData *exif = exif_data_new_from_data(b.data, (unsigned)b.size);
+    cq_buf_free(&b);
+    return exif;
+}
+
 static int
 orientation(const struct probe *p, enum cq_picture_type type)
 {
     int value = 1;
-    ExifData *exif =
-        type == CQ_PICTURE_JPEG ? exif_data_new_from_data(p->data, (unsigned)p->size) : NULL;
+    ExifData *exif = read_exif(p, type);
     if (exif) {
         value = orientation_of(exif);
         exif_data_unref(exif);

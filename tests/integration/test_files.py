@@ -378,18 +378,21 @@ def check_thumbnail(device, tmp_path, form):
 
 def test_orientation_and_metadata(device, tmp_path):
     for orientation in range(1, 9):
-        check_orientation(device, tmp_path, orientation)
+        check_orientation(device, tmp_path, orientation, "JPEG")
+    for form in ("PNG", "WEBP"):
+        for orientation in (1, 3, 6):
+            check_orientation(device, tmp_path, orientation, form)
 
 
-def check_orientation(device, tmp_path, orientation):
+def check_orientation(device, tmp_path, orientation, form):
     from PIL import Image, ImageOps
 
     d, a, b = device
     im, exif = photo((400, 300)), None
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = orientation, "SecretCamera"
-    path = tmp_path / "p.jpg"
-    im.save(path, "JPEG", exif=exif)
+    path = tmp_path / "p.jpg"  # whatever it is: only its content counts
+    im.save(path, form, exif=exif)
     a.ok("send-file", b.name, path)
     plain, jpeg = thumbnail_of(d)
     assert b"SecretCamera" in path.read_bytes()
@@ -401,7 +404,7 @@ def check_orientation(device, tmp_path, orientation):
         def is_red(im):
             r, g, _ = im.getpixel((im.size[0] * fx // 4, im.size[1] * fy // 4))
             return r > 200 and g < 60
-        assert is_red(small) == is_red(shown), (orientation, fx, fy)
+        assert is_red(small) == is_red(shown), (form, orientation, fx, fy)
 
 
 def png(width, height, data=b""):
@@ -465,6 +468,16 @@ def test_a_cut_picture_gets_no_thumbnail(device, tmp_path):
             assert len(notes) == 1 and "cannot be decoded" in notes[0], (form, percent, notes)
             plain, jpeg = thumbnail_of(d)
             assert (plain[3], plain[6:8], jpeg) == (f"image/{form.lower()}", [600, 450], None)
+
+
+def test_an_animated_webp_is_no_damage(device, tmp_path):
+    d, a, b = device
+    path = tmp_path / "p.webp"
+    photo((300, 200)).save(path, save_all=True, append_images=[photo((300, 200))])
+    notes = [r["message"] for r in a.ok("send-file", b.name, path).rows if r["type"] == "note"]
+    assert len(notes) == 1 and "animated" in notes[0], notes
+    plain, jpeg = thumbnail_of(d)
+    assert (plain[3], plain[6:8], jpeg) == ("image/webp", [300, 200], None)
 
 
 def test_without_the_probe(homes, tmp_path, monkeypatch):
