@@ -26,8 +26,11 @@ static const struct cq_config_item items[] = {
          "space that is left free on the disk"),
     ITEM("upload-life-s", UINT, upload_life_s, "86400", 1, YEAR_S, "s",
          "an upload not complete by then is removed"),
+    /* An edge writes what it has of a part at least so often (blob_up.c), if its client does not
+     * fall behind: else transfers that go on would end. */
     ITEM("upload-idle-s", UINT, upload_idle_s, "60", 1, 86400, "s",
-         "the file of an upload that nobody touches is closed"),
+         "the file of an upload that nobody touches is closed; more than 4/3 of the edges' "
+         "transfer-timeout-ms"),
     ITEM("uploads-open-max", UINT, uploads_open_max, "4096", 1, 100000, "", "uploads at the same time"),
     ITEM("disk-threads", UINT, disk_threads, "8", 1, 32, "", "threads that read and write"),
     ITEM("sweep-s", UINT, sweep_s, "3600", 1, YEAR_S, "s", "pause between two walks over all files"),

@@ -2,7 +2,8 @@
  * Uploads: tus 1.0 (tus.io). The body of a PATCH goes to blobd in parts: BEGIN, then WRITEs with a
  * bounded number unanswered, then END. Whatever happens to the client's connection, END is sent:
  * what has come is kept and the client goes on behind it. With a checksum nothing is kept before it
- * fits.
+ * fits. A part that does not fill up goes after a third of transfer-timeout-ms: blobd ends
+ * transfers that it hears nothing of (its upload-idle-s), and a slow client is to get on.
  */
 #include <inttypes.h>
 #include <stdio.h>
@@ -18,6 +19,7 @@
 enum {
     HEADERS_MAX = 256,
     DATE_MAX = 40,
+    LATE_SHARE = 3,
     WAIT_MS = 5,
     QUIET_ENOUGH = 10, /* so many waits without any data: nothing more comes */
     WAITS_MAX = 200,
@@ -32,13 +34,14 @@ struct upload {
     bool is_creation; /* POST; else PATCH */
     bool is_transfer; /* BEGIN was answered, END was not yet sent */
     bool is_all;      /* nothing more will come */
-    bool is_wanting;  /* the rest of a part is on its way from the client */
+    bool is_late;     /* what there is of a part has waited long enough */
     uint64_t length;  /* of the whole blob */
     uint64_t expires_unix_ms;
     uint64_t offset; /* that the body begins at */
     uint64_t body_n;
     uint64_t received; /* bytes of the body */
     uint64_t sent;     /* of them, to blobd */
+    size_t wanted;     /* of the client, not yet here */
     uint64_t transfer; /* its number */
     unsigned in_flight;
     int err; /* the first */
@@ -46,6 +49,7 @@ struct upload {
     struct edge_tus_checksum checksum; /* size 0: none */
     struct evp_md_ctx_st *hash;
     cq_buf_t part;
+    cq_timer_t *late;
     /* HEAD: waits for a transfer that goes on */
     cq_timer_t *wait;
     uint64_t seen;
@@ -207,6 +211,8 @@ write_part(struct upload *u)
     u->sent += u->part.size;
     note(u, rc, 0);
     cq_buf_clear(&u->part);
+    cq_timer_stop(u->late);
+    u->is_late = false;
 }
 
 /* Writes what there is to write, reads what there is room for, ends what is at its end. */
@@ -217,7 +223,7 @@ go_on(struct upload *u)
         return;
     }
     bool is_all = u->is_all || u->err;
-    bool is_due = u->part.size == EDGE_BLOB_PART_BYTES || (is_all && u->part.size);
+    bool is_due = u->part.size == EDGE_BLOB_PART_BYTES || ((is_all || u->is_late) && u->part.size);
     if (is_due && u->in_flight < EDGE_BLOB_WINDOW && !u->err) {
         write_part(u);
         is_all = is_all || u->err;
@@ -226,10 +232,21 @@ go_on(struct upload *u)
         if (!u->in_flight && (u->err || !u->part.size)) {
             end_transfer(u);
         }
-    } else if (u->part.size < EDGE_BLOB_PART_BYTES && !u->is_wanting && u->b.conn) {
-        u->is_wanting = true;
-        edge_net_body_want(u->b.conn, EDGE_BLOB_PART_BYTES - u->part.size);
+    } else if (u->part.size + u->wanted < EDGE_BLOB_PART_BYTES && u->b.conn) {
+        size_t more = EDGE_BLOB_PART_BYTES - u->part.size - u->wanted;
+        u->wanted += more;
+        edge_net_body_want(u->b.conn, more);
     }
+}
+
+static void
+on_late(void *ctx)
+{
+    struct upload *u = ctx;
+    edge_blob_hold(&u->b);
+    u->is_late = true;
+    go_on(u);
+    edge_blob_release(&u->b);
 }
 
 static void
@@ -237,12 +254,15 @@ on_body(struct edge_blob *b, const uint8_t *p, size_t n)
 {
     struct upload *u = (struct upload *)b;
     u->received += n;
+    u->wanted -= n;
     if (u->hash) {
         edge_tls_hash_add(u->hash, p, n);
     }
+    if (!u->part.size) {
+        cq_timer_start(u->late, b->edge->cfg->transfer_timeout_ms / LATE_SHARE, 0);
+    }
     cq_buf_append(&u->part, p, n);
-    u->is_wanting = u->part.size < EDGE_BLOB_PART_BYTES;
-    if (!u->is_wanting && u->received < u->body_n) {
+    if (u->part.size == EDGE_BLOB_PART_BYTES && u->received < u->body_n) {
         go_on(u);
     }
 }
@@ -268,6 +288,7 @@ on_free(struct edge_blob *b)
 {
     struct upload *u = (struct upload *)b;
     cq_timer_destroy(&u->wait);
+    cq_timer_destroy(&u->late);
     edge_tls_hash_end(&u->hash, NULL);
     cq_buf_free(&u->part);
 }
@@ -287,6 +308,7 @@ on_begun(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
     } else {
         u->is_transfer = true;
         (void)cq_buf_reserve(&u->part, EDGE_BLOB_PART_BYTES);
+        u->late = cq_timer_new(u->b.edge->loop, on_late, u);
         go_on(u);
     }
     edge_blob_release(&u->b);

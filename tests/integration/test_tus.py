@@ -2,6 +2,7 @@
 """Blobs over HTTP: uploads by tus 1.0, downloads with ranges, and what is refused."""
 
 import os
+import random
 import time
 
 import pytest
@@ -10,7 +11,7 @@ from tus import DATA, Http, Tus, bearer, checksum
 
 PIECE = 65536
 ORIGIN = "https://localhost"  # the host that is asked: allowed unless an edge is told others
-SYSTEM = {"edges": 2, "blobd": ["--max-bytes", "11000000", "--sweep-s", "1"],
+SYSTEM = {"edges": 2, "blobd": ["--max-bytes", "11000000", "--sweep-s", "1", "--upload-idle-s", "3"],
           "store": ["--blob-quota-bytes", "60000000", "--blob-quota-count", "200"],
           "edge": ["--blob-max-bytes", "12000000", "--transfer-timeout-ms", "2000",
                    "--transfer-min-bytes", "4096", "--user-transfers-max", "4"]}
@@ -329,6 +330,23 @@ def test_100_continue(ana):
     c.send(data)
     assert c.answer().status == 204
     c.close()
+
+
+@pytest.mark.parametrize("with_checksum", [False, True])
+def test_a_client_slower_than_blobd_waits(ana, with_checksum):
+    """Less than a part in upload-idle-s, but enough for the edge."""
+    data = random.Random(7).randbytes(150_000)
+    path, c = ana.create(len(data)), Http(ana.port)
+    c.head("PATCH", path, authorization=bearer(ana.token), tus_resumable="1.0.0", upload_offset=0, content_type=DATA,
+           content_length=len(data), upload_checksum=checksum(data) if with_checksum else None)
+    for at in range(0, 40_000, 1000):
+        c.send(data[at:at + 1000])
+        time.sleep(0.15)
+    c.send(data[40_000:])  # and more than a part at once, behind what was written early
+    a = c.answer()
+    c.close()
+    assert a.status == 204 and a.offset == len(data), a
+    assert ana.get(path).body == data
 
 
 def test_slow_clients(ana):
