@@ -2,9 +2,10 @@
  * Uploads: what edges ask, what the disk threads do about it, what is answered.
  *
  * Order of things that must survive a crash at any point:
- *   create: the store has reserved (quota), then the file is there, then the edge is told;
- *   complete: sealed and fsynced among the blobs, then the store knows it durably, then the edge is
- *   told. Whoever asks for the state of an upload whose end was interrupted gets it finished.
+ *   create: the store has reserved (quota), then the file is there, then the edge is told; without
+ * a file the store releases it, as nobody else knows the id; complete: sealed and fsynced among the
+ * blobs, then the store knows it durably, then the edge is told. Whoever asks for the state of an
+ * upload whose end was interrupted gets it finished.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -101,6 +102,7 @@ run_create(struct blobd_ask *ask)
     int rc = 0;
     if (!u->part) {
         rc = blobd_part_create(ask->job.blobd->volume, &ask->header, &u->part);
+        ask->flag = rc && rc != -CQ_E_BAD_STATE;
     }
     if (rc == -CQ_E_BAD_STATE) {
         rc = blobd_part_open(ask->job.blobd->volume, &u->id, &u->part);
@@ -277,7 +279,8 @@ on_released(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t cou
     (void)detail;
     (void)fields;
     (void)count;
-    answer(ctx, err == -CQ_E_NOT_FOUND ? 0 : err);
+    struct blobd_ask *ask = ctx;
+    answer(ask, ask->job.rc ? ask->job.rc : err == -CQ_E_NOT_FOUND ? 0 : err);
 }
 
 static void
@@ -288,7 +291,7 @@ release(struct blobd_ask *ask)
     int rc = cq_bus_request(ask->job.blobd->bus, "store", CQ_BUS_BLOB_RELEASE, &cq_blob_ref_schema,
                             &m, &wait);
     if (rc) {
-        answer(ask, rc);
+        answer(ask, ask->job.rc ? ask->job.rc : rc);
     }
 }
 
@@ -305,7 +308,7 @@ blobd_on_upload_done(struct blobd_ask *ask)
         const struct cq_blob_whole m = {
             ask->header.user, ask->header.id, ask->header.length, {ask->root, sizeof ask->root}};
         blobd_upload_tell_whole(ask->job.blobd, &m, on_whole_told, ask);
-    } else if (!rc && ask->kind == BLOBD_ASK_DROP) {
+    } else if (rc ? ask->kind == BLOBD_ASK_CREATE && ask->flag : ask->kind == BLOBD_ASK_DROP) {
         release(ask);
     } else {
         blobd_stats.bytes_in_total += !rc && ask->kind == BLOBD_ASK_WRITE ? ask->size : 0;
@@ -359,11 +362,21 @@ new_ask(enum blobd_ask_kind kind, const struct cq_bus_from *from, const struct c
 static void
 ask_upload(blobd_t *b, const struct cq_id *id, struct blobd_ask *ask)
 {
-    struct cq_bus_from from = ask->from;
+    ask->job.blobd = b;
     ask->header.id = *id;
     int rc = blobd_upload_ask(b, id, ask);
-    if (rc) {
-        cq_bus_reply_err(b->bus, &from, rc, 0);
+    if (!rc) {
+        return;
+    }
+    ask->job.rc = rc;
+    ask->offset = 0;
+    free(ask->data);
+    ask->data = NULL;
+    /* (Open: asked for again, and made before.) */
+    if (ask->kind == BLOBD_ASK_CREATE && !blobd_upload_is_open(b->uploads, id)) {
+        release(ask);
+    } else {
+        answer(ask, rc);
     }
 }
 

@@ -153,8 +153,6 @@ blobd_upload_ask(blobd_t *b, const struct cq_id *id, struct blobd_ask *ask)
     struct blobd_upload **at = place_of(u, id);
     bool is_full = *at ? (*at)->ask_count >= ASKS_MAX : u->count >= b->cfg->uploads_open_max;
     if (is_full) {
-        free(ask->data);
-        free(ask);
         return -CQ_E_BUSY;
     }
     struct blobd_upload *upload = *at ? *at : open_upload(u, at, id);

@@ -40,7 +40,7 @@ struct blobd_ask {
     struct cq_id user;                /* who asks */
     uint64_t transfer;
     uint64_t offset; /* in: expected; out: what it is */
-    bool flag;       /* BEGIN: tentative; END: keep */
+    bool flag;       /* BEGIN: tentative; END: keep; CREATE, out: failed, there is no file */
     bool is_whole;   /* out: a complete blob of this root */
     bool is_new;     /* out: … that was not complete before */
     uint8_t root[CQ_BLOB_HASH_SIZE];
@@ -49,8 +49,8 @@ struct blobd_ask {
     struct blobd_ask *next;
 };
 
-/* Puts it into the upload's queue. Takes the ask. 0; BUSY (too many uploads open, or too much asked
- * of this one): the ask is freed. */
+/* Puts it into the upload's queue, which takes it. BUSY (too many uploads open, or too much asked
+ * of this one): it is the caller's as before. */
 int blobd_upload_ask(blobd_t *b, const struct cq_id *id, struct blobd_ask *ask) CQ_MUST_CHECK;
 
 /* What on_upload.c adds: the work on the disk thread, and the answer. */

@@ -127,22 +127,28 @@ write_name(int err, char out[NAME_MAX_BYTES])
     out[n] = '\0';
 }
 
+/* made: the upload that there is all the same, or NULL. */
 static void
-answer_err(edge_conn_t *c, const char *origin, int err, uint64_t detail)
+answer_err(edge_conn_t *c, const char *origin, int err, uint64_t detail, const struct cq_id *made)
 {
-    char name[NAME_MAX_BYTES] = "", headers[80] = "";
+    char name[NAME_MAX_BYTES] = "", headers[160] = "", hex[CQ_ID_HEX_SIZE];
     const struct status *s = find_status(abs(err));
     const struct edge_blob_words w = {s->status, name, s->text ? s->text : cq_err_text(err),
                                       headers};
     write_name(err, name);
     write_hint(s, detail, headers, sizeof headers);
+    if (made) {
+        size_t n = strlen(headers);
+        (void)snprintf(headers + n, sizeof headers - n, "location: /blob/%s\r\n",
+                       cq_id_hex(made, hex));
+    }
     answer_words(c, origin, &w);
 }
 
 void
 edge_blob_refuse(const struct edge_blob_request *rq, int err, uint64_t detail)
 {
-    answer_err(rq->conn, rq->origin, err, detail);
+    answer_err(rq->conn, rq->origin, err, detail, NULL);
 }
 
 void
@@ -156,7 +162,7 @@ edge_blob_fail(struct edge_blob *b, int err, uint64_t detail)
 {
     if (b->conn) {
         b->edge->metrics->blob_failed_total++;
-        answer_err(b->conn, b->origin, err, detail);
+        answer_err(b->conn, b->origin, err, detail, b->is_made ? &b->id : NULL);
     }
 }
 

@@ -53,6 +53,7 @@ struct edge_blob {
     struct cq_id user, device, id;
     uint64_t generation;
     unsigned holds;
+    bool is_made; /* this request has begun the upload `id`: an error says where it is */
     char origin[EDGE_BLOB_ORIGIN_MAX];
 };
 

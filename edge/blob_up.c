@@ -368,6 +368,7 @@ take_checksum(const struct edge_blob_request *rq, struct edge_tus_checksum *c)
 static void
 on_created(struct upload *u, const struct cq_blob_state *m)
 {
+    u->b.is_made = true;
     if (u->body_n) {
         begin_transfer(u);
     } else {

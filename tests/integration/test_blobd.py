@@ -7,7 +7,7 @@ import secrets
 import signal
 
 import pytest
-from blobs import (ACCESS, BAD_STATE, BLOB_OFFSET, BUSY, CORRUPT, NO_SPACE, NOT_FOUND, PART_MAX, QUOTA, TOO_BIG, Refused,
+from blobs import (ACCESS, BAD_STATE, BLOB_OFFSET, BUSY, CORRUPT, IO, NO_SPACE, NOT_FOUND, PART_MAX, QUOTA, TOO_BIG, Refused,
                    Uploader)
 from system import System, eventually
 
@@ -316,6 +316,28 @@ def test_too_many_uploads_at_once(world):
     assert answers[0][0] == 0 and any(a[0] == BUSY for a in answers)
     assert all(a[0] in (0, BUSY, BLOB_OFFSET) for a in answers)
     user.close()
+
+
+def test_a_failed_creation_leaves_no_quota(tmp_path):
+    system = System(edges=0, store=["--blob-quota-count", "3"], blobd=["--uploads-open-max", "2"])
+    system.start()
+    user = Uploader(system)
+    first, _ = user.create(10), user.create(10)
+    for _ in range(5):
+        with refused(BUSY):
+            user.create(10)
+    user.drop(first)
+    uploads = system.dir / "blobs/uploads"
+    uploads.rename(uploads.with_name("away"))
+    for _ in range(5):
+        with refused(IO):
+            user.create(10)
+    uploads.with_name("away").rename(uploads)
+    blob = user.create(1000)
+    user.create(1000, blob=blob)
+    assert user.send(blob, bytes(1000)) == 1000
+    user.close()
+    system.stop()
 
 
 def test_disk_full(tmp_path):

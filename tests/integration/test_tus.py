@@ -110,6 +110,14 @@ def test_checksums(ana, name):
     assert ana.get(path).body == data
 
 
+def test_a_creation_whose_data_fails_says_where_it_is(ana):
+    data = os.urandom(1000)
+    a = ana.tus("POST", "/blob", data, upload_length=len(data), content_type=DATA, upload_checksum=checksum(b"else"))
+    assert a.status == 460 and ana.state(a["location"]).offset == 0, a
+    assert ana.patch(a["location"], 0, data).status == 204
+    assert ana.patch(a["location"], 1, b"x")["location"] is None
+
+
 def test_a_checksum_of_half_the_body_keeps_nothing(ana):
     data = os.urandom(400_000)
     path = ana.create(len(data))
