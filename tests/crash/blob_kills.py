@@ -30,6 +30,8 @@ UPLOAD_LIFE_S = 8
 PATIENCE_S = 60  # for one upload with its message
 LATER = (0, 429, 500, 503, 504)  # no answer, or not now
 GONE = (404, 410)  # expired meanwhile: begun anew
+LARGE_SHARE = 40  # one in so many is
+LARGE = 4  # times the largest of the others
 
 
 def new_system():
@@ -49,6 +51,7 @@ class Sender(threading.Thread):
         self.kills, self.system, self.device = kills, kills.system, device
         self.random = random.Random(seed)
         self.sent = []  # (seq, blob, data)
+        self.tried = {}  # blob: data, of every message that may have been taken
         self.error = None
         self.begun = 0  # uploads, those that were lost included
 
@@ -61,15 +64,20 @@ class Sender(threading.Thread):
             self.kills.stop.set()
 
     def one(self):
-        size = self.random.randrange(1, self.kills.size + 1)
-        data = self.random.randbytes(size)
+        data = self.random.randbytes(self.size())
         deadline = time.monotonic() + PATIENCE_S
         while True:
             blob = self.upload(data, deadline)
+            self.tried[blob] = data
             seq = self.send(blob, len(data), deadline)
             if seq:
                 self.sent.append((seq, blob, data))
                 return
+
+    def size(self):
+        """Of one piece or less as often as of some, and now and then of many."""
+        most = self.kills.size * (LARGE if self.random.randrange(LARGE_SHARE) == 0 else 1)
+        return int(most ** self.random.uniform(0.6, 1))
 
     def tus(self):
         return Tus(self.system.port + self.random.randrange(2), self.device.token)
@@ -139,7 +147,7 @@ class Sender(threading.Thread):
 
 
 class BlobKills:
-    def __init__(self, uploads=200, kills=20, size=60_000, seed=None):
+    def __init__(self, uploads=200, kills=20, size=1_000_000, seed=None):
         self.uploads, self.wanted, self.size = uploads, kills, size
         self.seed = secrets.randbits(32) if seed is None else seed
         self.random = random.Random(self.seed)
@@ -209,7 +217,6 @@ class BlobKills:
         ports = itertools.cycle((self.system.port, self.system.port + 1))
         self.referred = set()
         for s in self.senders:
-            sent = {blob: data for _, blob, data in s.sent}
             seqs = {seq: blob for seq, blob, _ in s.sent}
             for m in reader.history(s.device):
                 blob, length, _ = m.media
@@ -217,7 +224,7 @@ class BlobKills:
                 a = Tus(next(ports), reader.token).get(f"/blob/{blob.hex()}")
                 assert a.status == 200 and a.is_whole and len(a.body) == length, (a, blob.hex())
                 assert seqs.pop(m.seq, blob) == blob
-                assert blob not in sent or a.body == sent[blob], blob.hex()
+                assert a.body == s.tried[blob], blob.hex()
             assert not seqs, f"acknowledged and not in the history: {seqs}"
 
     def names(self, folder):
@@ -235,7 +242,7 @@ def main():
     p = argparse.ArgumentParser(prog="tests/crash/run.sh --blobs", description=__doc__.split("\n", maxsplit=1)[0])
     p.add_argument("--uploads", type=int, default=200, help="with a message each (default: 200)")
     p.add_argument("--kills", type=int, default=100, help="at least so many (default: 100)")
-    p.add_argument("--size", type=int, default=60_000, help="largest upload in bytes (default: 60,000)")
+    p.add_argument("--size", type=int, default=1_000_000, help="largest upload in bytes, but for a few (default: 1,000,000)")
     p.add_argument("--seed", type=int)
     o = p.parse_args()
     print(BlobKills(o.uploads, o.kills, o.size, o.seed).run())

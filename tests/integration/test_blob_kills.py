@@ -11,5 +11,5 @@ from blob_kills import BlobKills  # noqa: E402
 
 
 def test_every_url_gives_the_whole_blob_and_no_orphan_stays():
-    kills = BlobKills(uploads=200, kills=15, size=60_000, seed=int(os.environ.get("CHASQUI_SEED", "0")) or None)
+    kills = BlobKills(uploads=200, kills=15, size=1_000_000, seed=int(os.environ.get("CHASQUI_SEED", "0")) or None)
     print(kills.run())
