@@ -236,10 +236,16 @@ blobd_volume_open(const struct blobd_volume_cfg *cfg, blobd_volume_t **out)
     blobd_volume_t *v = cq_alloc(sizeof *v);
     *v = (blobd_volume_t){.lock_fd = -1, .reserve_bytes = cfg->reserve_bytes};
     (void)pthread_mutex_init(&v->making, NULL);
-    (void)mkdir(cfg->dir, 0700);
+    bool is_new = mkdir(cfg->dir, 0700) == 0;
     v->dir_fd = open(cfg->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     v->path = realpath(cfg->dir, NULL);
-    int rc = v->dir_fd < 0 ? -CQ_E_IO : lock(v);
+    int rc = v->dir_fd < 0 ? -CQ_E_IO : is_new ? blobd_volume_sync_folder(v, "..") : 0;
+    if (rc && is_new) {
+        (void)rmdir(cfg->dir); /* or the next start would take it for synced */
+    }
+    if (!rc) {
+        rc = lock(v);
+    }
     if (!rc) {
         rc = make_folders(v);
     }

@@ -483,6 +483,22 @@ a_folder_has_one_owner(void **state)
 }
 
 static void
+a_new_folder_is_made(void **state)
+{
+    struct world *w = *state;
+    blobd_volume_t *v;
+    char path[96];
+    (void)snprintf(path, sizeof path, "%s/new", w->dir);
+    const struct blobd_volume_cfg cfg = {path, 0};
+    for (int i = 0; i < 2; i++) { /* and the second time it is there */
+        assert_int_equal(blobd_volume_open(&cfg, &v), 0);
+        blobd_volume_close(&v);
+    }
+    (void)snprintf(path, sizeof path, "%s/none/new", w->dir);
+    assert_int_equal(blobd_volume_open(&cfg, &v), -CQ_E_IO);
+}
+
+static void
 no_room(void **state)
 {
     struct world *w = *state;
@@ -536,6 +552,7 @@ main(void)
         TEST(tentative_data_is_void),
         TEST(death_before_the_rename),
         TEST(a_folder_has_one_owner),
+        TEST(a_new_folder_is_made),
         TEST(no_room),
         TEST(everything_is_listed),
     };
