@@ -28,17 +28,15 @@ static int run_begin(struct blobd_ask *ask);
 static int run_write(struct blobd_ask *ask);
 static int run_end(struct blobd_ask *ask);
 static int run_drop(struct blobd_ask *ask);
-static int run_expire(struct blobd_ask *ask);
 
 static const struct {
     int (*run)(struct blobd_ask *ask);
     bool needs_part; /* opened before; asked by its uploader */
-    bool any_user;   /* who asks has shown the transfer's number, or is us */
+    bool any_user;   /* who asks has shown the transfer's number */
 } kinds[BLOBD_ASK_COUNT] = {
     [BLOBD_ASK_CREATE] = {run_create, false, false}, [BLOBD_ASK_STATE] = {run_state, true, false},
     [BLOBD_ASK_BEGIN] = {run_begin, true, false},    [BLOBD_ASK_WRITE] = {run_write, true, true},
     [BLOBD_ASK_END] = {run_end, true, true},         [BLOBD_ASK_DROP] = {run_drop, true, false},
-    [BLOBD_ASK_EXPIRE] = {run_expire, false, true},
 };
 
 static bool
@@ -202,14 +200,6 @@ run_drop(struct blobd_ask *ask)
     return blobd_part_remove(ask->job.blobd->volume, &u->id);
 }
 
-static int
-run_expire(struct blobd_ask *ask)
-{
-    struct blobd_upload *u = ask->upload;
-    blobd_part_close(&u->part);
-    return blobd_part_remove(ask->job.blobd->volume, &u->id);
-}
-
 void
 blobd_on_upload_run(struct blobd_job *job)
 {
@@ -312,7 +302,6 @@ blobd_on_upload_done(struct blobd_ask *ask)
         release(ask);
     } else {
         blobd_stats.bytes_in_total += !rc && ask->kind == BLOBD_ASK_WRITE ? ask->size : 0;
-        blobd_stats.expired_total += !rc && ask->kind == BLOBD_ASK_EXPIRE;
         answer(ask, rc);
     }
 }

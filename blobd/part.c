@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "common/rt/check.h"
+#include "common/rt/loop.h"
 #include "common/rt/random.h"
 
 #include "blobd/volume_disk.h"
@@ -202,6 +203,18 @@ open_file(blobd_volume_t *v, const struct cq_id *id, struct cq_blobfile_header *
         (void)close(*fd);
     }
     return rc;
+}
+
+bool
+blobd_part_is_expired(blobd_volume_t *v, const struct cq_id *id)
+{
+    struct cq_blobfile_header h = {.expires_unix_ms = UINT64_MAX};
+    int fd;
+    if (open_file(v, id, &h, &fd)) {
+        return false;
+    }
+    (void)close(fd);
+    return h.expires_unix_ms < cq_now_unix_ms();
 }
 
 int

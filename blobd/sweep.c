@@ -3,10 +3,11 @@
  * store does not know, finishes what it takes for unfinished, and counts.
  *
  * A file without a row in the store is an orphan: uploads are reserved there before they exist
- * here. An upload that the store does not know has expired. A blob that it does not know comes from
- * before a restore of an older backup, or the store has been started with another database by
- * mistake: it lives for a grace period, counted from when a walk first finds it unknown, which is
- * noted on disk; whoever puts the right database back in time has lost nothing.
+ * here. An upload that the store does not know has expired, as its header says then. What else it
+ * does not know comes from before a restore of an older backup, or the store has been started with
+ * another database by mistake: it lives for a grace period, an upload's counted from when it was
+ * last written, a blob's from when a walk first finds it unknown, which is noted on disk; whoever
+ * puts the right database back in time has lost nothing.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -262,7 +263,8 @@ static void
 remove_part(struct sweep_job *j, const struct cq_id *id)
 {
     blobd_volume_t *v = j->job.blobd->volume;
-    if (blobd_volume_look(v, id, true).age_s >= j->job.blobd->cfg->orphan_grace_s) {
+    if (blobd_part_is_expired(v, id) ||
+        blobd_volume_look(v, id, true).age_s >= j->job.blobd->cfg->orphan_grace_s) {
         j->removed += !blobd_part_remove(v, id);
     }
 }

@@ -26,7 +26,6 @@ enum blobd_ask_kind {
     BLOBD_ASK_WRITE,
     BLOBD_ASK_END,
     BLOBD_ASK_DROP,
-    BLOBD_ASK_EXPIRE, /* the sweep's: remove it */
     BLOBD_ASK_COUNT
 };
 

@@ -63,6 +63,8 @@ int blobd_part_cut(blobd_part_t *p) CQ_MUST_CHECK;
  * upload, unless only the last sync of the folder has failed: *p is NULL then, and blobd_blob_sync
  * has to succeed before anybody is told. root: CQ_BLOB_HASH_SIZE bytes. */
 int blobd_part_finish(blobd_volume_t *v, blobd_part_t **p, uint8_t *root) CQ_MUST_CHECK;
+/* Its header can be read and says that its time is over. */
+bool blobd_part_is_expired(blobd_volume_t *v, const struct cq_id *id);
 /* 0 also if there is none. */
 int blobd_part_remove(blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;
 

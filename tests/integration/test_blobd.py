@@ -287,6 +287,20 @@ def test_orphans_go(user, world):
     assert (world.dir / "blobs/blobs/README").exists()
 
 
+def test_expired_uploads_go_without_grace(tmp_path):
+    system = System(edges=0, store=["--blob-sweep-s", "1"],
+                    blobd=["--upload-life-s", "5", "--upload-idle-s", "1", "--sweep-s", "1"])
+    system.start()
+    user = Uploader(system)
+    unknown, expired = secrets.token_bytes(16), user.create(1000)
+    part_file(system, unknown).write_bytes(b"of another store")
+    assert part_file(system, expired).exists()
+    eventually(lambda: not part_file(system, expired).exists(), 20, "sweep")
+    assert part_file(system, unknown).exists()
+    user.close()
+    system.stop()
+
+
 def test_blobd_frozen_then_alive(user, world):
     blob = user.create(1000)
     world.blobd.freeze()
