@@ -389,16 +389,12 @@ is_tus_request(const struct edge_head *h)
 }
 
 static const struct route *
-find_route(const struct edge_head *h, bool is_of_one)
+find_route(const struct edge_blob_request *rq, bool is_of_one)
 {
-    struct cq_view method = edge_head_field(h, "x-http-method-override");
-    if (!method.p || !edge_head_is(h->method, "POST")) {
-        method = h->method;
-    }
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
         const struct route *r = &routes[i];
-        bool fits = r->is_of_one == is_of_one && edge_head_is(method, r->method);
-        if (fits && (!r->may_fall || is_tus_request(h))) {
+        bool fits = r->is_of_one == is_of_one && edge_head_is(rq->method, r->method);
+        if (fits && (!r->may_fall || is_tus_request(rq->head))) {
             return r;
         }
     }
@@ -484,7 +480,10 @@ serve(struct edge_blob_request *rq, const struct route *r)
 void
 edge_blob_serve(edge_t *e, edge_conn_t *c, const struct edge_head *head)
 {
-    struct edge_blob_request rq = {.edge = e, .conn = c, .head = head};
+    struct edge_blob_request rq = {.edge = e, .conn = c, .head = head, .method = head->method};
+    if (edge_head_count(head, "x-http-method-override")) { /* tus: the actual one is ignored */
+        rq.method = edge_head_field(head, "x-http-method-override");
+    }
     bool is_of_one = edge_tus_path(head->path, &rq.id);
     e->metrics->blob_requests_total++;
     if (!take_origin(&rq)) {
@@ -494,11 +493,11 @@ edge_blob_serve(edge_t *e, edge_conn_t *c, const struct edge_head *head)
         edge_blob_refuse(&rq, CQ_E_NOT_FOUND, 0);
         return;
     }
-    if (edge_head_is(head->method, "OPTIONS")) {
+    if (edge_head_is(rq.method, "OPTIONS")) {
         serve_options(&rq);
         return;
     }
-    const struct route *r = find_route(head, is_of_one);
+    const struct route *r = find_route(&rq, is_of_one);
     if (!r) {
         const struct edge_blob_words w = {405, "method", "not here",
                                           is_of_one ? "allow: GET, HEAD, PATCH, DELETE, OPTIONS\r\n"

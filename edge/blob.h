@@ -25,6 +25,7 @@ struct edge_blob_request {
     edge_t *edge;
     edge_conn_t *conn;
     const struct edge_head *head;
+    struct cq_view method; /* X-HTTP-Method-Override's, else the head's */
     struct cq_token token;
     struct cq_id id; /* of the path */
     uint64_t body_n;

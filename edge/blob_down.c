@@ -39,7 +39,9 @@ struct slot {
 struct download {
     struct edge_blob b; /* first */
     bool is_head, is_part, is_begun;
-    uint64_t length; /* of the blob */
+    bool is_plain_head; /* not in X-HTTP-Method-Override: no body follows, whatever its length says
+                         */
+    uint64_t length;    /* of the blob */
     uint64_t from, end;
     uint64_t asked;   /* up to here parts are asked for */
     uint64_t written; /* up to here they have been given to the connection */
@@ -93,7 +95,7 @@ answer_without_body(struct download *d, unsigned status)
 {
     char headers[HEADERS_MAX];
     struct edge_net_reply r = make_reply(d, status, headers);
-    r.n = d->is_head ? (size_t)(d->end - d->from) : 0; /* what a GET would give */
+    r.n = d->is_plain_head ? (size_t)(d->end - d->from) : 0; /* what a GET would give */
     edge_blob_reply(&d->b, &r);
 }
 
@@ -432,7 +434,8 @@ edge_blob_down_get(const struct edge_blob_request *rq)
     }
     const struct edge_head *h = rq->head;
     d->fd = -1;
-    d->is_head = edge_head_is(h->method, "HEAD");
+    d->is_plain_head = edge_head_is(h->method, "HEAD");
+    d->is_head = d->is_plain_head || edge_head_is(rq->method, "HEAD");
     if (edge_head_count(h, "range") == 1 && !d->is_head) {
         edge_tus_range(edge_head_field(h, "range"), &d->range);
     }

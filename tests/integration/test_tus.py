@@ -291,6 +291,19 @@ def test_the_method_may_be_in_a_header(ana):
     path = ana.create(3)
     a = ana.tus("POST", path, b"abc", x_http_method_override="PATCH", upload_offset=0, content_type=DATA)
     assert a.status == 204 and ana.get(path).body == b"abc"
+    c = Http(ana.port)  # one connection: nobody waits for a body that does not come
+    token = {"authorization": bearer(ana.token)}
+    for method in ("POST", "GET", "PUT"):
+        a = c.ask(method, path, x_http_method_override="HEAD", **token)
+        assert a.status == 200 and a["etag"] and a["content-length"] == "0" and not a.body, a
+        a = c.ask(method, path, x_http_method_override="HEAD", tus_resumable="1.0.0", **token)
+        assert a.status == 200 and a.offset == 3, a
+    a = c.ask("HEAD", path, x_http_method_override="GET", **token)
+    assert a.status == 200 and a["content-length"] == "3", a
+    assert c.ask("GET", path, x_http_method_override="DELETE", tus_resumable="1.0.0", **token).status == 409
+    assert c.ask("POST", path, x_http_method_override="OPTIONS")["tus-version"] == "1.0.0"
+    assert c.ask("DELETE", path, x_http_method_override="GET", **token).body == b"abc"
+    c.close()
 
 
 def test_one_connection_for_all(ana):
