@@ -21,7 +21,7 @@ enum {
     DRAW_MEMORY_MAX = 512 * 1048576,
     DRAW_CPU_S = 3,
     DRAW_OUTPUT_MAX = 1048576,
-    DRAW_MS = 10000,
+    DRAW_MS = 5000,
     DRAW_PAUSE_MS = 5,
     LINE_MAX_TEXT = 4096,
 };

@@ -3,13 +3,18 @@
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import io
 import os
 import pathlib
+import pty
+import re
+import select
 import shutil
 import signal
 import struct
+import termios
 import time
 import wave
 import zlib
@@ -492,6 +497,78 @@ def test_without_the_probe(homes, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     rows = a.ok("send-file", b.name, path).rows
     assert [r["type"] for r in rows] == ["note", "sent"]
+
+
+# ---- on a terminal ----
+
+
+def on_terminal(home, *arguments, **environment):
+    """What a command writes on a terminal with colours of 100 columns."""
+    command = home.command(*arguments, json_lines=False)
+    environment = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment}
+    environment.pop("NO_COLOR", None)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            os.execve(command[0], command, environment)
+        finally:
+            os._exit(127)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    out, end = b"", time.monotonic() + 60
+    with contextlib.suppress(OSError):  # EIO: nobody is on the other side any more
+        while time.monotonic() < end and select.select([terminal], [], [], 60)[0]:
+            part = os.read(terminal, 65536)
+            if not part:
+                break
+            out += part
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0, out
+    return out.decode()
+
+
+def check_bar(out, name):
+    percents = [int(n) for n in re.findall(r"(\d+)%", out)]
+    assert name in out and "█" in out and "of 3.0 MB" in out, out
+    assert percents == sorted(percents) and percents[-1] == 100 and len(percents) > 1, percents
+    assert out.rindex("\r\x1b[K") > out.rindex("100%")  # and goes when it is full
+
+
+def test_the_bar(homes, tmp_path):
+    a, b = homes
+    path = file_of(tmp_path, 3_000_000, "moving.bin")
+    check_bar(on_terminal(a, "send-file", b.name, path), "moving.bin")
+    seq = last_row(b, a)["seq"]
+    out = on_terminal(b, "get", a.name, seq, "--out", tmp_path / "back.bin")
+    check_bar(out, "moving.bin")
+    assert (tmp_path / "back.bin").read_bytes() == path.read_bytes()
+    # Nothing of it where a program reads.
+    r = b.ok("get", a.name, seq, "--out", tmp_path / "again.bin", json_lines=False)
+    assert "█" not in r.out + r.err and "\x1b" not in r.out + r.err
+
+
+def test_thumbnails_are_drawn(homes, tmp_path):
+    a, b = homes
+    path = tmp_path / "p.jpg"
+    photo((400, 300)).save(path, "JPEG")
+    a.ok("send-file", b.name, path)
+    last_row(b, a)
+    out = on_terminal(b, "history", a.name)
+    assert "[picture p.jpg" in out
+    drawn = out[out.index("[picture p.jpg"):].splitlines()[1:13]
+    assert len(drawn) >= 10 and all("\x1b[" in line for line in drawn), out
+    assert re.search(r"\x1b\[[0-9;]*[34]8;2;(2[0-9][0-9]);([0-5]?\d);([0-5]?\d)m", out), out  # the red corner
+    # What draws may not take what it likes.
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin/chafa"
+    fake.write_text("#!/bin/sh\nn=$(wc -c)\necho drawn $n $(ulimit -v) $(ulimit -t) $(ulimit -c)\n")
+    fake.chmod(0o700)
+    out = on_terminal(b, "history", a.name, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+    thumbnail = last_row(b, a)["thumbnail_size"]
+    assert f"drawn {thumbnail} {512 * 1024} 3 0" in out, out
+    fake.write_text("#!/bin/sh\nexec sleep 1000\n")
+    begun = time.monotonic()
+    assert "[picture p.jpg" in on_terminal(b, "history", a.name, PATH=f"{tmp_path}/bin:/usr/bin:/bin")
+    assert time.monotonic() < begun + 25
 
 
 def opus(path, seconds):
