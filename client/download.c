@@ -2,14 +2,18 @@
  * Downloads. The blob grows in a file of ciphertext (incoming/ID.part) and is verified as it comes.
  * Going on after a break costs a look through that file: what is in it is verified again, so
  * neither a crash nor a power cut needs anything but the file's own bytes. When all is there and
- * right it is decrypted next to where it is to be, and gets its name last.
+ * right it is decrypted next to where it is to be, and gets its name last. Parts of downloads that
+ * nobody goes on with are removed after a month.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <sodium.h>
@@ -22,6 +26,7 @@
 enum {
     IDLE_MS = 3600000,
     PIECE = 65536,
+    PART_LIFE_S = 30 * 86400,
 };
 
 struct download {
@@ -181,6 +186,35 @@ fetch(struct download *w)
     return 0;
 }
 
+/* Parts that nobody has gone on with for so long. Those in use are locked, ours too. */
+static void
+tidy(const struct download *w)
+{
+    char *folder = cq_transfer_path(w->side->t->home, CQ_TRANSFER_INCOMING, "");
+    DIR *d = folder ? opendir(folder) : NULL;
+    const struct dirent *e;
+    while (d && (e = readdir(d))) { /* NOLINT(concurrency-mt-unsafe): nobody else's stream */
+        size_t n = strlen(e->d_name);
+        struct stat st;
+        if (n < 5 || strcmp(e->d_name + n - 5, ".part") != 0) {
+            continue;
+        }
+        int fd = openat(dirfd(d), e->d_name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        bool is_old = fd >= 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) &&
+                      st.st_mtime < time(NULL) - PART_LIFE_S;
+        if (is_old && !flock(fd, LOCK_EX | LOCK_NB)) {
+            (void)unlinkat(dirfd(d), e->d_name, 0);
+        }
+        if (fd >= 0) {
+            close(fd);
+        }
+    }
+    if (d) {
+        (void)closedir(d);
+    }
+    free(folder);
+}
+
 /* ---- the file that was asked for ---- */
 
 struct target {
@@ -222,8 +256,51 @@ decrypt(struct download *w, int fd)
     return rc ? rc : fsync(fd) ? write_error() : 0;
 }
 
+/* The folder a path is in; to be freed. */
+static char *
+folder_of(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    size_t n = slash == path ? 1 : slash ? (size_t)(slash - path) : 0;
+    char *out = cq_alloc(n + 2);
+    memcpy(out, n ? path : ".", n ? n : 1);
+    return out;
+}
+
+/* So that its new name survives a power cut, before the part goes. Where a folder cannot be synced,
+ * that is so. */
 static int
-save(struct download *w)
+sync_folder(const char *folder)
+{
+    int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd >= 0 && fsync(fd) && errno != EINVAL ? write_error() : 0;
+    if (fd >= 0) {
+        close(fd);
+    }
+    return rc;
+}
+
+/* The decrypted file in its folder, which has no name before it is complete: nothing is left of it
+ * if we are killed. UNAVAILABLE: that cannot be done there. */
+static int
+save_nameless(struct download *w, const char *folder)
+{
+    char link[32];
+    int fd = open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        return -CQ_E_UNAVAILABLE;
+    }
+    int rc = decrypt(w, fd);
+    (void)snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (!rc && linkat(AT_FDCWD, link, AT_FDCWD, w->d->path, AT_SYMLINK_FOLLOW)) {
+        rc = errno == EEXIST ? -CQ_CLIENT_E_EXISTS : -CQ_E_UNAVAILABLE;
+    }
+    close(fd);
+    return rc;
+}
+
+static int
+save_named(struct download *w)
 {
     size_t n = strlen(w->d->path) + 16;
     char *temporary = cq_alloc(n);
@@ -241,6 +318,21 @@ save(struct download *w)
     return rc;
 }
 
+static int
+save(struct download *w)
+{
+    char *folder = folder_of(w->d->path);
+    /* A link replaces nothing. */
+    bool can_link = !w->d->replaces || access(w->d->path, F_OK);
+    int rc = can_link ? save_nameless(w, folder) : -CQ_E_UNAVAILABLE;
+    if (rc == -CQ_E_UNAVAILABLE || (rc == -CQ_CLIENT_E_EXISTS && w->d->replaces)) {
+        rc = save_named(w);
+    }
+    rc = rc ? rc : sync_folder(folder);
+    free(folder);
+    return rc;
+}
+
 static void
 download(struct cq_transfer_side *side, const struct cq_download *d)
 {
@@ -248,6 +340,7 @@ download(struct cq_transfer_side *side, const struct cq_download *d)
     *w = (struct download){.side = side, .d = d, .fd = -1};
     side->failures = 0;
     int rc = open_part(w);
+    tidy(w);
     rc = rc ? rc : fetch(w);
     rc = rc ? rc : save(w);
     if (w->part && (!rc || rc == -CQ_E_CRYPTO)) {

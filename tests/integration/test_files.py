@@ -499,6 +499,25 @@ def test_without_the_probe(homes, tmp_path, monkeypatch):
     assert [r["type"] for r in rows] == ["note", "sent"]
 
 
+def test_forgotten_parts_go(homes, tmp_path):
+    a, b = homes
+    seq = a.ok("send-file", b.name, file_of(tmp_path, 1000)).rows[-1]["seq"]
+    last_row(b, a)
+    incoming = b.dir / "home/incoming"
+    incoming.mkdir(exist_ok=True)
+    old, used, young, other = (incoming / name for name in ("1.part", "2.part", "3.part", "4.txt"))
+    for file in (old, used, young, other):
+        file.write_bytes(b"x")
+        if file != young:
+            os.utime(file, (time.time() - 31 * 86400,) * 2)
+    with used.open() as f:
+        fcntl.flock(f, fcntl.LOCK_EX)
+        b.ok("get", a.name, seq, "--out", tmp_path / "x")
+    assert sorted(incoming.iterdir()) == [used, young, other]
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith("x")] == ["x"]
+
+
 # ---- on a terminal ----
 
 
