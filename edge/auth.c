@@ -56,8 +56,10 @@ on_session_up(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t c
     edge_session_t *s = edge_call_end(&call);
     if (s) {
         finish(e, s, (struct cq_view){welcome.data, welcome.size}, err == 0);
-    } else if (!err) {
-        /* Gone while the request was repeated: presence must not keep it. */
+    } else {
+        /* Gone meanwhile. Whatever came of the request, a repetition of it may have been read after
+         * the first word of the end, or still be waiting at presence: this one is behind them all.
+         */
         edge_announce_session_down(e, number, cq_now_unix_ms());
     }
     cq_buf_free(&welcome);

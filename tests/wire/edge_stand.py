@@ -180,6 +180,7 @@ class Stand(threading.Thread):
         self.on_call = lambda user, device, op, fields: [0]
         self.on_auth = None
         self.answers_up = True
+        self.up_requests = 0  # SESSION_UP that wanted an answer
         self.init_count = 0
         self.jobs, self.lock = [], threading.Lock()
         self.store = self.presence = None
@@ -272,6 +273,7 @@ class Stand(threading.Thread):
     def serve_presence(self, src, op, item):
         if op == SESSION_UP:
             self.ups[item[1]] = item[2:]
+            self.up_requests += item[0] != 0
             if item[0] and self.answers_up:
                 self.presence.answer(src, item[0], 0)
         elif op == SESSION_DOWN:

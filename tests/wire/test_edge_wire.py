@@ -570,6 +570,19 @@ def test_presence_that_does_not_answer(world):
     c.close()
 
 
+def test_who_went_while_presence_was_slow_is_no_ghost(world):
+    """Presence may read a repeated SESSION_UP after the session's end: the edge says so again behind the last of them."""
+    e = world.edge()
+    world.stand.answers_up = False
+    c = Raw(e.port)
+    c.send([LOGIN, 1, "ana", "password", b"d" * 16, b"k" * 32, ""])
+    number = until(lambda: list(world.stand.ups), "SESSION_UP")[0]
+    c.close()
+    until(lambda: [x for x in world.stand.downs if x[0] == number], "SESSION_DOWN")
+    until(lambda: world.stand.up_requests > 1, "SESSION_UP again")
+    until(lambda: len([x for x in world.stand.downs if x[0] == number]) == 2, "SESSION_DOWN again, at the deadline")
+
+
 def test_presence_again_means_announce_again(world):
     e = world.edge()
     people = [person(e.port, f"p{i}") for i in range(20)]
