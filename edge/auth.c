@@ -9,7 +9,8 @@
 enum {
     AUTH_DEADLINE_MS = 10000,
     SESSION_UP_DEADLINE_MS = 3000,
-    LOGOUT_DEADLINE_MS = 10000
+    LOGOUT_DEADLINE_MS = 10000,
+    FULL_RETRY_MS = 10000 /* sessions must end first */
 };
 
 /* What a login yields, whichever way. */
@@ -44,6 +45,16 @@ finish(edge_t *e, edge_session_t *s, struct cq_view welcome, bool is_registered)
     edge_ops_resume(e, s);
 }
 
+/* Presence has no room for it, so it would be there and never hear of anything. */
+static void
+turn_away(edge_t *e, edge_session_t *s, uint64_t rid)
+{
+    e->metrics->refused_sessions_total++;
+    CQ_LOG(INFO, "EDGE-SESSION-NO-ROOM", "session=%llu", (unsigned long long)s->number);
+    edge_send_err(e, s, rid, CQ_E_BUSY, FULL_RETRY_MS, 0);
+    edge_close(e, s, EDGE_CLOSE_POLICY);
+}
+
 static void
 on_session_up(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t count)
 {
@@ -51,10 +62,13 @@ on_session_up(void *ctx, int err, uint64_t detail, cq_reader_t *fields, size_t c
     struct edge_call *call = ctx;
     edge_t *e = call->edge;
     uint64_t number = call->session;
+    uint64_t rid = call->rid;
     cq_buf_t welcome = call->packed;
     call->packed = (cq_buf_t){0};
     edge_session_t *s = edge_call_end(&call);
-    if (s) {
+    if (s && err == -CQ_E_BUSY) {
+        turn_away(e, s, rid);
+    } else if (s) {
         finish(e, s, (struct cq_view){welcome.data, welcome.size}, err == 0);
     } else {
         /* Gone meanwhile. Whatever came of the request, a repetition of it may have been read after

@@ -20,7 +20,7 @@
     X(queued_bytes, GAUGE, "output waiting for clients")                                     \
     X(input_bytes, GAUGE, "parts of messages and operations held back")                      \
     X(guest_input_bytes, GAUGE, "the same, and parts of requests, of who is not logged in")  \
-    X(refused_sessions_total, COUNTER, "WebSocket handshakes refused: session-max, closing") \
+    X(refused_sessions_total, COUNTER, "refused: session-max, closing, no room at presence") \
     X(tls_reloads_total, COUNTER, "certificates loaded again")                               \
     X(tls_reload_failed_total, COUNTER, "certificates not loaded again: not usable")         \
     X(calls_in_flight, GAUGE, "client requests waiting for store or presence")               \

@@ -709,6 +709,7 @@ def test_garbage_in_redis(world, friends):
 
 
 def test_too_many_sessions_of_one_user(world):
+    """What people see of it: test_routing.py."""
     one, _ = world.edges
     x = new_id()
     answers = [world.ask(one, SESSION_UP, n, x, new_id(), 5)[0] for n in range(257)]

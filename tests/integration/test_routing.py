@@ -7,7 +7,8 @@ Nobody here reconnects or syncs: the store routes again from its durable positio
 import time
 
 import pytest
-from chasqui import message_row
+from chasqui import Link, Refused, message_row
+from system import eventually
 
 LONG = 60
 
@@ -140,3 +141,28 @@ def test_what_was_confirmed_is_not_routed_for_ever(system, warm):
     take_next(y, x, "after")
     repeats = [op for frame in y.link.frames for op in frame if op[0] == 0x90 and op[1] == y.chat(x)]
     assert len(repeats) - y.held[y.chat(x)] <= 5, "the whole history was routed again"
+
+
+def test_no_session_without_pushes(system):
+    """A user's 257th session is one that presence does not take: its login is refused, instead of being good for nothing."""
+    x = system.person(1)
+    links = [Link(system.url(1 + n % 2)) for n in range(256)]
+    rids = [link.start("RESUME", x.token) for link in links[:255]]
+    for link, rid in zip(links, rids):
+        link.finish(rid)
+    with pytest.raises(Refused) as refused:
+        links[255].ask("RESUME", x.token)
+    assert refused.value.name == "BUSY" and refused.value.retry_after_ms > 0
+    assert links[255].closed() == 1008
+    links.pop(0).close()
+
+    def comes_in():
+        try:
+            return x.resume(system.url(2))
+        except Refused:
+            return None
+
+    assert eventually(comes_in, LONG, "a place is free")
+    for link in links:
+        link.close()
+    x.close()

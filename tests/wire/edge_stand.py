@@ -180,6 +180,7 @@ class Stand(threading.Thread):
         self.on_call = lambda user, device, op, fields: [0]
         self.on_auth = None
         self.answers_up = True
+        self.up_err = 0
         self.up_requests = 0  # SESSION_UP that wanted an answer
         self.init_count = 0
         self.jobs, self.lock = [], threading.Lock()
@@ -275,7 +276,7 @@ class Stand(threading.Thread):
             self.ups[item[1]] = item[2:]
             self.up_requests += item[0] != 0
             if item[0] and self.answers_up:
-                self.presence.answer(src, item[0], 0)
+                self.presence.answer(src, item[0], *([self.up_err, 0] if self.up_err else [0]))
         elif op == SESSION_DOWN:
             self.downs.append(item[1:])
         elif op == ANNOUNCED:

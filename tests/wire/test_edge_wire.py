@@ -570,6 +570,25 @@ def test_presence_that_does_not_answer(world):
     c.close()
 
 
+def test_session_that_presence_has_no_room_for(world):
+    """It would never get a push: the login is refused, with RESUME as with LOGIN."""
+    e = world.edge()
+    world.stand.up_err = BUSY
+    token = world.stand.token(b"u" * 16, b"d" * 16, "ana")
+    for login in ([LOGIN, 5, "ana", "password", b"d" * 16, b"k" * 32, ""], [RESUME, 5, token]):
+        c = Raw(e.port)
+        c.send(login, [FRIENDS, 6])
+        op = c.answer(5)
+        assert op[0] == ERR and op[2] == BUSY and op[4] == 10000, op
+        assert c.closed() == 1008 and c.ops == []
+        c.close()
+    assert not world.stand.calls, "what came behind the login was not begun"
+    world.stand.up_err = UNAVAILABLE  # presence does not know this edge yet: it is told again
+    c = person(e.port)
+    assert c.push(SYNC_NOW)
+    c.close()
+
+
 def test_who_went_while_presence_was_slow_is_no_ghost(world):
     """Presence may read a repeated SESSION_UP after the session's end: the edge says so again behind the last of them."""
     e = world.edge()
