@@ -58,6 +58,32 @@ note_delivery(edge_t *e, uint64_t delivery)
     p->delivery = delivery > p->delivery ? delivery : p->delivery;
 }
 
+/* Presence tells a change once, so one that is lost here is remembered (sweep.c). A note that no
+ * queue has room for is not: it would come again and again. */
+static void
+owe_note(const edge_t *e, edge_session_t *s, const struct cq_deliver *m, const struct cq_op *row)
+{
+    if (row->code == CQ_OP_PRESENCE_NOTE && m->event.n <= e->cfg->session_queue_max_bytes) {
+        s->is_note_owed = true;
+    }
+}
+
+/* True: queued, or dropped by the policy. Before WELCOME nothing is pushed: the client's first
+ * sync, after it, brings what is stored. */
+static bool
+deliver(edge_t *e, edge_session_t *s, const struct cq_deliver *m, const struct cq_op *row)
+{
+    if (s->state != EDGE_STATE_READY || s->is_logging_out) {
+        owe_note(e, s, m, row);
+        return false;
+    }
+    s->push_mono_us = s->push_mono_us ? s->push_mono_us : cq_bus_read_mono_us(e->bus);
+    if (!edge_send_event(e, s, row->policy, m->event)) {
+        owe_note(e, s, m, row);
+    }
+    return true;
+}
+
 void
 edge_deliver_on_deliver(void *ctx,
                         const struct cq_bus_from *from,
@@ -81,13 +107,7 @@ edge_deliver_on_deliver(void *ctx,
     cq_reader_t r = cq_list_reader(&m.sessions);
     for (size_t i = 0; row && i < m.sessions.count && !r.err; i++) {
         edge_session_t *s = edge_session_find(&e->sessions, cq_read_uint(&r, UINT64_MAX));
-        /* Before WELCOME nothing is pushed: the client's first sync, after it, brings what is
-         * stored. */
-        if (s && s->state == EDGE_STATE_READY && !s->is_logging_out) {
-            s->push_mono_us = s->push_mono_us ? s->push_mono_us : cq_bus_read_mono_us(e->bus);
-            edge_send_event(e, s, row->policy, m.event);
-            is_pushed = true;
-        }
+        is_pushed |= s && deliver(e, s, &m, row);
     }
     if (is_pushed && row->code == CQ_OP_MESSAGE) {
         note_age(m.event);

@@ -141,8 +141,8 @@ void edge_send_last(edge_t *e,
                     enum cq_op_code code,
                     const struct cq_schema *schema,
                     const void *in);
-/* A push that is packed already, with its policy. */
-void edge_send_event(edge_t *e, edge_session_t *s, enum cq_op_policy policy, struct cq_view op);
+/* A push that is packed already, with its policy. False: dropped. */
+bool edge_send_event(edge_t *e, edge_session_t *s, enum cq_op_policy policy, struct cq_view op);
 /* epoch NULL: unchanged */
 void edge_send_sync_now(edge_t *e, edge_session_t *s, const struct cq_id *epoch);
 /* How many bytes of output may wait for one client now. */

@@ -130,13 +130,14 @@ edge_send_err(edge_t *e,
     put_answer(e, s, scratch_view(e));
 }
 
-void
+bool
 edge_send_event(edge_t *e, edge_session_t *s, enum cq_op_policy policy, struct cq_view op)
 {
     enum edge_outq_kind kind =
         policy == CQ_POLICY_DURABLE ? EDGE_OUTQ_DURABLE : EDGE_OUTQ_EPHEMERAL;
     bool was_lagging = s->out.is_lagging;
-    if (op.n <= OP_MAX && edge_outq_put(&s->out, kind, op, edge_send_bytes_max(e))) {
+    bool is_put = op.n <= OP_MAX && edge_outq_put(&s->out, kind, op, edge_send_bytes_max(e));
+    if (is_put) {
         e->metrics->pushes_total++;
     } else if (kind == EDGE_OUTQ_DURABLE) {
         e->metrics->pushes_dropped_total++;
@@ -149,6 +150,7 @@ edge_send_event(edge_t *e, edge_session_t *s, enum cq_op_policy policy, struct c
                (unsigned long long)s->number, s->out.bytes);
     }
     edge_session_dirty_add(&e->dirty, s);
+    return is_put;
 }
 
 void
@@ -160,7 +162,7 @@ edge_send_push(edge_t *e,
 {
     cq_buf_clear(&e->scratch);
     cq_frame_push(&e->scratch, code, schema, in);
-    edge_send_event(e, s, cq_op_find(code)->policy, scratch_view(e));
+    (void)edge_send_event(e, s, cq_op_find(code)->policy, scratch_view(e));
 }
 
 void

@@ -73,9 +73,10 @@ typedef struct edge_session {
     bool is_paused : 1; /* we stopped reading from it */
     bool wants_ping : 1;
     bool is_logging_out : 1;
-    bool is_leaving : 1; /* drain: no more of its operations are begun */
-    bool is_in_line : 1; /* its RESUME waits, see arrive.h */
-    bool is_called : 1;  /* and may begin now */
+    bool is_leaving : 1;   /* drain: no more of its operations are begun */
+    bool is_in_line : 1;   /* its RESUME waits, see arrive.h */
+    bool is_called : 1;    /* and may begin now */
+    bool is_note_owed : 1; /* a PRESENCE_NOTE was dropped: presence must tell it everything again */
 } edge_session_t;
 
 /* A place in the walk over all sessions that survives their ends. */

@@ -76,6 +76,20 @@ ping_if_due(edge_t *e, edge_session_t *s, uint64_t now)
     }
 }
 
+/* A note of presence was dropped: when there is room again presence tells it everything, as it does
+ * whom it is told of by an event. Here and not when the queue has drained, so that a session that
+ * drains and overflows all the time does not make presence do so each time. */
+static void
+fetch_note(edge_t *e, edge_session_t *s)
+{
+    bool has_room = edge_outq_is_empty(&s->out) && !edge_ws_is_waiting(s) &&
+                    edge_send_bytes_max(e) == e->cfg->session_queue_max_bytes;
+    if (has_room && e->presence.name[0]) {
+        s->is_note_owed = false;
+        edge_announce_session(e, s);
+    }
+}
+
 static void
 visit_closing(edge_session_t *s, uint64_t now)
 {
@@ -110,6 +124,9 @@ visit(edge_t *e, edge_session_t *s, uint64_t now)
     if (s->state == EDGE_STATE_READY) {
         report_seen(e, s, now);
         ping_if_due(e, s, now);
+        if (s->is_note_owed) {
+            fetch_note(e, s);
+        }
     }
 }
 

@@ -694,6 +694,22 @@ def test_garbage_in_the_lists_of_the_store(world, friends):
     world.until(lambda: world.ask(one, LOOKUP, x, []) == [0, []], 20, what="a good answer in the end")
 
 
+def test_known_session_announced_again_is_told_everything(world, friends):
+    """As an edge does when it had to drop a note."""
+    one, two = world.edges
+    x, y = friends
+    number, other = one.login(x), two.login(y)
+    world.until(lambda: one.states(number).get(y, (False,))[0], what="online")
+    for is_online in (True, False):
+        if not is_online:
+            two.logout(other)
+            world.until(lambda: not one.states(number)[y][0], what="offline")
+        one.notes.clear()
+        one.send(PRESENCE, SESSION_UP, [[0, number, *one.sessions[number]]])
+        world.until(lambda: y in one.states(number), what="told again")
+        assert one.states(number)[y][0] == is_online
+
+
 def test_garbage_in_redis(world, friends):
     one, _ = world.edges
     x, y = friends

@@ -26,7 +26,7 @@ EDGE_INIT, AUTH, CALL, REVOKED = 0x10, 0x11, 0x12, 0x13
 DELIVER, DELIVERED, SESSION_UP, SESSION_DOWN, ANNOUNCED, SEEN, LOOKUP = range(0x30, 0x37)
 SIGNUP, LOGIN, RESUME, LOGOUT, PING = 1, 2, 3, 4, 5
 SYNC, SEND, HISTORY, FRIENDS, ADD, PRESENCE = 0x10, 0x20, 0x21, 0x30, 0x31, 0x38
-OK, ERR, MESSAGE, TYPING_NOTE, SYNC_NOW, GOAWAY = 0x80, 0x81, 0x90, 0x94, 0x95, 0x96
+OK, ERR, MESSAGE, PRESENCE_NOTE, TYPING_NOTE, SYNC_NOW, GOAWAY = 0x80, 0x81, 0x90, 0x93, 0x94, 0x95, 0x96
 UNKNOWN_OP, BAD_ARG, NOT_AUTHENTICATED, ALREADY_AUTHENTICATED, BAD_CREDENTIALS, BAD_TOKEN, REVOKED_ERR = 3, 4, 10, 11, 12, 13, 14
 RATE_LIMITED, BUSY, UNAVAILABLE, DEADLINE, INTERNAL = 30, 31, 32, 33, 40
 TEXT, BINARY, CLOSE, WS_PING, WS_PONG = 1, 2, 8, 9, 10
@@ -182,6 +182,7 @@ class Stand(threading.Thread):
         self.answers_up = True
         self.up_err = 0
         self.up_requests = 0  # SESSION_UP that wanted an answer
+        self.up_events = []
         self.init_count = 0
         self.jobs, self.lock = [], threading.Lock()
         self.store = self.presence = None
@@ -275,6 +276,8 @@ class Stand(threading.Thread):
         if op == SESSION_UP:
             self.ups[item[1]] = item[2:]
             self.up_requests += item[0] != 0
+            if not item[0]:
+                self.up_events.append(item[1])
             if item[0] and self.answers_up:
                 self.presence.answer(src, item[0], *([self.up_err, 0] if self.up_err else [0]))
         elif op == SESSION_DOWN:

@@ -471,6 +471,35 @@ def test_lagging_session_is_told_to_sync(world):
     c.close()
 
 
+@pytest.mark.parametrize("code", [PRESENCE_NOTE, TYPING_NOTE])
+def test_dropped_presence_is_made_up_for(world, code):
+    """Presence tells a change once: for a session that had no room for it, it is asked for everything, when there is room again."""
+    e = world.edge(session_queue_max_bytes=65536, heartbeat_interval_ms=1000, heartbeat_limit_ms=20000)
+    c = person(e.port, rcvbuf=4096)
+    number = until(lambda: list(world.stand.ups), "SESSION_UP")[-1]
+    note = [code, [[secrets.token_bytes(16), True, 1]] * 700]
+    for i in range(1, 601, 4):
+        items = [[0, n, [number], note] for n in range(i, i + 4)]
+        world.stand.do(lambda: world.stand.presence.send("edge.1", DELIVER, items))
+    until(lambda: 600 in world.stand.delivered, "DELIVERED")
+    time.sleep(0.5)
+    before = len(world.stand.up_events)  # it may have had room in between
+    for i in range(601, 605):
+        world.stand.deliver(i, [number], note)
+    time.sleep(0.5)
+    assert len(world.stand.up_events) == before, "not while there is no room"
+    c.send([PING, 99])
+    c.answer(99)
+    assert 0 < len([op for op in c.ops if op[0] == code]) < 604 and SYNC_NOW not in [op[0] for op in c.ops]
+    after = before + (code == PRESENCE_NOTE)
+    until(lambda: len(world.stand.up_events) == after, "SESSION_UP as an event")
+    for _ in range(3):
+        time.sleep(0.3)
+        assert c.ask(PING)[0] == 0
+    assert world.stand.up_events == [number] * after, "once"
+    c.close()
+
+
 def test_large_answers_to_a_slow_reader(world):
     """Answers wait, and reading from that client stops; nothing is lost and nobody else waits."""
     e = world.edge(session_queue_max_bytes=65536, limit_query_per_s=0)
