@@ -76,7 +76,8 @@ const struct cq_config_item edge_config_items[] = {
     {"drain-notice-ms", CQ_CONFIG_UINT, AT(drain_notice_ms), "0", 0, 600000, "ms",
      "closing down: /readyz says no for so long before anybody is sent away (load balancers)"},
     {"drain-limit-ms", CQ_CONFIG_UINT, AT(drain_limit_ms), "10000", 0, 600000, "ms",
-     "closing down: time in which all are sent away and what they asked is answered"},
+     "closing down: time in which all are sent away, what they asked is answered and uploads and "
+     "downloads end"},
     {"blob-max-bytes", CQ_CONFIG_UINT, AT(blob_max_bytes), "104857600", 1, UINT64_C(1) << 40,
      "bytes", "largest blob (blobd has a bound of its own)"},
     {"blob-files", CQ_CONFIG_BOOL, AT(blob_files), "true", 0, 0, "",

@@ -3,8 +3,9 @@
  * accepted and the sessions are sent elsewhere, a bounded number per step, so that the other edges
  * get a stream and not a storm. A session that is sent away is not read from any more; what it has
  * asked before is answered, then GOAWAY tells where to go, then its connection closes with 1001. So
- * every request is either answered or not begun, and a client repeats the latter elsewhere. The
- * process ends when all are gone, or at the limit.
+ * every request is either answered or not begun, and a client repeats the latter elsewhere. Uploads
+ * and downloads that are under way go on, no new ones begin. The process ends when all are gone, or
+ * at the limit.
  */
 #include "common/rt/log.h"
 #include "common/wire/pack.h"
@@ -71,7 +72,8 @@ begin_leaving(edge_t *e, uint64_t now)
            d->sessions_per_step * 1000 / STEP_MS);
 }
 
-/* At the limit: whoever still waits for an answer is sent away without it. */
+/* At the limit: whoever still waits for an answer is sent away without it, and transfers are cut.
+ */
 static void
 end_leaving(edge_t *e, uint64_t now)
 {
@@ -88,6 +90,10 @@ end_leaving(edge_t *e, uint64_t now)
     edge_session_cursor_end(&e->sessions, &d->cursor);
     if (unanswered) {
         CQ_LOG(WARN, "EDGE-DRAIN-UNANSWERED", "sessions=%zu", unanswered);
+    }
+    if (e->blobs) {
+        CQ_LOG(WARN, "EDGE-DRAIN-CUT", "transfers=%llu",
+               (unsigned long long)e->metrics->blob_transfers);
     }
     d->phase = EDGE_DRAIN_TOLD;
     d->end_mono_ms = now + CLOSE_MS;
@@ -106,7 +112,7 @@ step_leaving(edge_t *e, uint64_t now)
             send_away(e, s);
         }
     }
-    if (now >= d->end_mono_ms || (!d->cursor.at && !e->calls)) {
+    if (now >= d->end_mono_ms || (!d->cursor.at && !e->calls && !e->blobs)) {
         end_leaving(e, now);
     }
 }

@@ -4,11 +4,13 @@
 import concurrent.futures
 import os
 import random
+import signal
 import socket
 import threading
 import time
 
 import pytest
+from chasqui import WAIT
 from system import eventually
 from tus import DATA, Http, Resuming, Tus, bearer
 
@@ -50,6 +52,61 @@ def test_an_upload_cut_every_200_kb(system, ana, picture, is_closed):
     print(f"sent again: {again} bytes in {cuts} cuts")
     assert cuts >= SIZE // CUT and again <= 65536 * cuts
     assert tus.get(path).body == picture
+
+
+@pytest.mark.parametrize("is_file", ["false", "true"], ids=["bus", "file"])
+def test_a_draining_edge_lets_transfers_end(system, ana, picture, is_file):
+    edge = system.edge(1)
+    command = edge.command
+    edge.command = [*command, "--blob-files", is_file]
+    edge.restart()
+    system.wait_ready()
+    edge.command = command  # for whoever starts it next
+    path = Tus(system.port + 1, ana.token).upload(picture)
+    tus = Tus(system.port, ana.token)
+    half = tus.create(SIZE)
+    down, kept = Http(system.port, rcvbuf=4096), Http(system.port)
+    down.head("GET", path, authorization=bearer(ana.token))
+    up = tus.patch_begin(half, 0, picture, CUT)
+    down.read_head()
+    before = len(edge.log_bytes())
+    edge.signal(signal.SIGTERM)
+    edge.wait_log("EDGE-DRAIN-LEAVING", before)
+    time.sleep(0.3)
+    assert kept.ask("GET", path, authorization=bearer(ana.token)).status == 503
+    time.sleep(0.7)
+    assert edge.is_alive()
+    up.send(picture[CUT:])
+    a = up.answer()
+    assert a.status == 204 and a.offset == SIZE, a
+    assert edge.is_alive()
+    while len(down.got) < SIZE and down.fill():
+        pass
+    assert down.got == picture
+    assert edge.process.wait(WAIT) == 0
+    for c in (down, kept, up):
+        c.close()
+
+
+def test_a_draining_edge_cuts_transfers_at_its_limit(system, ana, picture):
+    edge = system.edge(1)
+    command = edge.command
+    edge.command = [*command, "--drain-limit-ms", "1000"]
+    edge.restart()
+    system.wait_ready()
+    edge.command = command
+    path = Tus(system.port + 1, ana.token).upload(picture)
+    c = Http(system.port, rcvbuf=4096)
+    c.head("GET", path, authorization=bearer(ana.token))
+    c.read_head()
+    start = time.monotonic()
+    edge.signal(signal.SIGTERM)
+    assert edge.process.wait(WAIT) == 0
+    assert time.monotonic() - start > 0.9
+    while len(c.got) < SIZE and c.fill():
+        pass
+    assert len(c.got) < SIZE
+    c.close()
 
 
 def test_a_download_cut_every_200_kb(system, ana, picture):
