@@ -54,9 +54,11 @@ void
 edge_announce_up(edge_t *e, const char *name, uint64_t incarnation)
 {
     stop(e);
-    /* DELIVER numbers start anew with each presence and with each registration of ours. */
+    /* DELIVER numbers start anew with each presence. One that we have known before goes on with
+     * them: what was lost meanwhile is made up for by what follows on the announcement. */
     struct edge_presence *p = &e->presence;
-    *p = (struct edge_presence){.incarnation = incarnation};
+    bool is_new = p->incarnation != incarnation;
+    *p = (struct edge_presence){.incarnation = incarnation, .begins_at_one = is_new};
     size_t n = strlen(name);
     memcpy(p->name, name, n < sizeof p->name ? n : sizeof p->name - 1);
     CQ_LOG(INFO, "EDGE-PRESENCE-UP", "name=%s sessions=%zu", p->name, e->sessions.count);
@@ -69,7 +71,7 @@ edge_announce_down(edge_t *e, const char *name)
     if (strcmp(e->presence.name, name) == 0) {
         CQ_LOG(WARN, "EDGE-PRESENCE-DOWN", "name=%s", name);
         stop(e);
-        e->presence = (struct edge_presence){0};
+        e->presence = (struct edge_presence){.incarnation = e->presence.incarnation};
     }
 }
 

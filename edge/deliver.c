@@ -47,7 +47,8 @@ note_delivery(edge_t *e, uint64_t delivery)
     struct edge_presence *p = &e->presence;
     /* Confirming this one confirms those before it. One that the broker could not deliver is made
      * up for by a sync. */
-    if (p->delivery && delivery > p->delivery + 1) {
+    bool is_next_known = p->delivery || p->begins_at_one;
+    if (is_next_known && delivery > p->delivery + 1) {
         CQ_LOG(WARN, "EDGE-DELIVER-GAP", "have=%llu got=%llu", (unsigned long long)p->delivery,
                (unsigned long long)delivery);
         edge_announce_missed(e);

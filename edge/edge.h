@@ -38,7 +38,7 @@ struct edge_store_info {
 /* The presence we talk to, and how far it has been told about our sessions. */
 struct edge_presence {
     char name[CQ_ACTOR_NAME_MAX + 1]; /* empty: none */
-    uint64_t incarnation;
+    uint64_t incarnation;             /* none: of the last one */
     enum {
         EDGE_ANNOUNCE_DONE,
         EDGE_ANNOUNCE_SESSIONS,
@@ -48,6 +48,7 @@ struct edge_presence {
     uint64_t announced_count;
     uint64_t sync_until; /* sessions of this number and older are told to sync */
     uint64_t delivery;   /* highest DELIVER number that is in its sessions' queues */
+    bool begins_at_one;  /* else delivery 0 means: not known where its numbers are */
     uint64_t confirmed;
 };
 
