@@ -14,6 +14,11 @@
 
 #define NS_PER_MS UINT64_C(1000000)
 
+enum {
+    LOOK_SLICES = 10, /* a tenth of those who watch looks at its clock at a time */
+    LOOK_MS = 1000 / LOOK_SLICES
+};
+
 static struct {
     struct cq_reconnect list;
     uint16_t ports[BENCH_EDGES_MAX];
@@ -21,6 +26,11 @@ static struct {
     size_t count, room;
     size_t away;
     uint64_t refused;
+    bool is_watching;
+    struct bench_client **watchers;
+    size_t watcher_count, watcher_room;
+    uint64_t limit_ms, look_ns;
+    size_t slice;
 } all;
 
 bool
@@ -131,6 +141,71 @@ lose(struct bench_client *c)
     }
 }
 
+/* ---- heartbeats ---- */
+
+void
+bench_client_watch(void)
+{
+    all.is_watching = true;
+}
+
+uint64_t
+bench_client_limit_ms(void)
+{
+    return all.limit_ms;
+}
+
+static void
+watch(struct bench_client *c)
+{
+    if (all.watcher_count == all.watcher_room) {
+        all.watcher_room = all.watcher_room ? 2 * all.watcher_room : 1024;
+        all.watchers = realloc(all.watchers, all.watcher_room * sizeof(struct bench_client *));
+        CQ_ASSERT(all.watchers);
+    }
+    all.watchers[all.watcher_count++] = c;
+}
+
+static void
+keep_limit(struct cq_frame_op welcome)
+{
+    struct cq_welcome w;
+    if (all.is_watching &&
+        !cq_schema_read(&cq_welcome_schema, &welcome.fields, welcome.field_count, &w)) {
+        all.limit_ms = w.heartbeat_limit_ms;
+    }
+}
+
+static void
+look(struct bench_client *c, uint64_t now)
+{
+    uint64_t end_ns = c->conn.heard_ns + all.limit_ms * NS_PER_MS;
+    if (c->conn.state == BENCH_CONN_CLOSED || now <= end_ns) {
+        return;
+    }
+    bool was_ready = c->is_ready;
+    bench_conn_close(&c->conn);
+    lose(c);
+    c->since_ns = was_ready ? end_ns : c->since_ns;
+    come_back(c, 0);
+}
+
+static void
+look_at_some(void)
+{
+    uint64_t now = bench_measure_now_ns();
+    if (!all.limit_ms || now < all.look_ns) {
+        return;
+    }
+    all.look_ns = now + LOOK_MS * NS_PER_MS;
+    all.slice = (all.slice + 1) % LOOK_SLICES;
+    for (size_t i = all.slice; i < all.watcher_count; i += LOOK_SLICES) {
+        look(all.watchers[i], now);
+    }
+}
+
+/* ---- what comes ---- */
+
 static void
 on_end(struct bench_conn *conn)
 {
@@ -177,6 +252,7 @@ on_op(struct bench_conn *conn, struct cq_frame_op *op)
     if (op->code == CQ_OP_ERR && is_login) {
         on_refused(c, op);
     } else if (op->code == CQ_OP_OK && op->rid == BENCH_CLIENT_RESUME_RID) {
+        keep_limit(*op);
         bench_token_keep(&c->token, op);
     } else if (op->code == CQ_OP_OK && op->rid == BENCH_CLIENT_SYNC_RID) {
         all.away -= !c->is_ready;
@@ -257,6 +333,9 @@ bench_client_connect(struct bench_client *c, uint16_t port)
     c->next = all.list.count ? (index_of(port) + 1) % all.list.count : 0;
     c->failures = 1;
     all.away++;
+    if (all.is_watching) {
+        watch(c);
+    }
     dial(c, port);
 }
 
@@ -266,6 +345,10 @@ bench_client_due(uint64_t until)
     while (all.count && all.heap[0]->due_ns <= bench_measure_now_ns()) {
         struct bench_client *c = pop();
         dial(c, c->port);
+    }
+    if (all.watcher_count) {
+        look_at_some();
+        until = all.look_ns && all.look_ns < until ? all.look_ns : until;
     }
     return all.count && all.heap[0]->due_ns < until ? all.heap[0]->due_ns : until;
 }

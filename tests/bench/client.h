@@ -15,7 +15,8 @@ enum {
 struct bench_client {
     struct bench_conn conn;   /* its owner is this */
     struct bench_token token; /* its owner frees it */
-    uint64_t since_ns;        /* when it began to connect, or lost its connection */
+    uint64_t since_ns;        /* when it began to connect, or lost its connection; of a silent one
+                                 the end of the heartbeat's limit */
     uint64_t due_ns;
     size_t next; /* edge to try; as in struct cq_reconnect */
     unsigned failures;
@@ -47,6 +48,12 @@ bool bench_client_is_answer(const struct cq_frame_op *op, uint64_t rid);
 
 /* The edges that clients may come back to: ports. */
 void bench_client_edges(const uint16_t *ports, size_t count);
+/* Whoever connects from now on watches the heartbeat as the client library does, once a second:
+ * an edge that was silent for the limit that WELCOME names is gone. They must stay where they are.
+ */
+void bench_client_watch(void);
+/* That limit; 0 before the first WELCOME. */
+uint64_t bench_client_limit_ms(void);
 /* Connects now to this port. */
 void bench_client_connect(struct bench_client *c, uint16_t port);
 /* Ends its connection, which is then no loss. */

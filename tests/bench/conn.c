@@ -128,6 +128,7 @@ bench_conn_open(struct bench_conn *c, uint16_t port)
     choose_source(c->fd);
     (void)setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     c->state = BENCH_CONN_CONNECTING;
+    c->heard_ns = bench_measure_now_ns();
     if (connect(c->fd, (struct sockaddr *)&to, sizeof to) && errno != EINPROGRESS) {
         int number = errno;
         watch(c, EPOLL_CTL_ADD, false);
@@ -418,6 +419,7 @@ static void
 on_readable(struct bench_conn *c)
 {
     static uint8_t chunk[READ_BYTES];
+    c->heard_ns = bench_measure_now_ns();
     do {
         ssize_t n = take(c, chunk, sizeof chunk);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {

@@ -41,6 +41,7 @@ struct bench_conn {
     bench_conn_end_fn *on_end; /* NULL: the run fails */
     struct ssl_st *ssl;
     void *owner;
+    uint64_t heard_ns; /* when anything came, or it was opened */
 };
 
 /* Raises the limit of open files as far as it goes. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MPL-2.0
- * failover: an edge is killed under people who talk; they come back on another, as the client
- * library would.
+ * failover: an edge is killed under people who talk, or hangs; they come back on another, as the
+ * client library would. Of one that hangs only the heartbeat tells.
  */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 
 #include "common/wire/limits.h"
@@ -22,6 +23,7 @@ struct options {
     struct bench_system system;
     char *seed;
     uint64_t sessions, rate, seconds;
+    bool hang;
 };
 
 static void
@@ -66,6 +68,8 @@ static const struct cq_config_item items[] = {
      "messages in total"},
     {"seconds", CQ_CONFIG_UINT, offsetof(struct options, seconds), "5", 1, 3600, "s",
      "of talk before and after"},
+    {"hang", CQ_CONFIG_BOOL, offsetof(struct options, hang), "false", 0, 0, "",
+     "the edge is stopped and not killed; back is counted from the end of the heartbeat's limit"},
 };
 
 enum {
@@ -82,8 +86,9 @@ bench_failover_run(int argc, char **argv)
         return rc > 0 ? 0 : 2;
     }
     bench_measure_find(&procs, o.system.data);
-    bench_measure_begin("failover", "%" PRIu64 " sessions, %" PRIu64 " messages/s%s", o.sessions,
-                        o.rate, o.system.tls_ca[0] ? ", TLS" : "");
+    bench_measure_begin("failover", "%" PRIu64 " sessions, %" PRIu64 " messages/s%s%s", o.sessions,
+                        o.rate, o.hang ? ", the edge hangs" : "",
+                        o.system.tls_ca[0] ? ", TLS" : "");
     uint16_t first = bench_system_use(&o.system, &procs);
     struct bench_pairs_cfg talk = {.seed = o.seed,
                                    .pairs = o.sessions,
@@ -93,6 +98,9 @@ bench_failover_run(int argc, char **argv)
                                    .port_y = (uint16_t)(first + bench_measure_edges(&procs) - 1),
                                    .is_returning = true,
                                    .is_mixed = true};
+    if (o.hang) {
+        bench_client_watch();
+    }
     bench_pairs_begin(&talk);
     bench_pairs_send(true);
     run_s(WARM_UP_S);
@@ -101,13 +109,17 @@ bench_failover_run(int argc, char **argv)
     say_latency("quiet");
     uint64_t notes = bench_pairs_result()->offline_notes;
     bench_pairs_measure(true);
-    bench_measure_kill_last_edges(&procs, 1);
+    bench_measure_signal_last_edges(&procs, 1, o.hang ? SIGSTOP : SIGKILL);
     double seconds = until_all_are_back();
     run_s(o.seconds);
     const struct bench_pairs_result *t = bench_pairs_result();
     say_latency("failover");
     bench_pairs_drain(); /* fails if anything is lost, doubled or out of order */
-    bench_measure_say_hist("usable_again", &t->back);
+    if (o.hang) {
+        bench_measure_signal_last_edges(&procs, 1, SIGKILL);
+        bench_measure_say("heartbeat_limit", (double)bench_client_limit_ms(), "ms");
+    }
+    bench_measure_say_hist(o.hang ? "usable_again_after_limit" : "usable_again", &t->back);
     bench_measure_say("all_back", seconds, "s");
     bench_measure_say("connections_lost", (double)t->lost, "1");
     bench_measure_say("sends_repeated", (double)t->resent, "1");

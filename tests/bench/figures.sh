@@ -33,6 +33,7 @@ declare -A PARTS=(
     [login-tls]='login --sessions 10000 --tls'
     [storm]='storm --sessions 20000'
     [failover]='failover --sessions 1000'
+    [failover-hang]='failover --sessions 1000 --hang true'
     [failover-tls]='failover --sessions 1000 --tls'
     [flap]='flap'
     [blob]='blob'

@@ -185,24 +185,24 @@ bench_measure_edges(const struct bench_procs *p)
 }
 
 static void
-kill_one(const struct bench_procs *p, const char *name)
+signal_one(const struct bench_procs *p, const char *name, int number)
 {
     for (size_t i = 0; i < p->count; i++) {
-        if (strcmp(p->list[i].name, name) == 0 && kill(p->list[i].pid, SIGKILL) == 0) {
+        if (strcmp(p->list[i].name, name) == 0 && kill(p->list[i].pid, number) == 0) {
             return;
         }
     }
-    bench_measure_fail("cannot kill %s", name);
+    bench_measure_fail("cannot send signal %d to %s", number, name);
 }
 
 void
-bench_measure_kill_last_edges(const struct bench_procs *p, size_t count)
+bench_measure_signal_last_edges(const struct bench_procs *p, size_t count, int number)
 {
     char name[32];
     size_t edges = bench_measure_edges(p);
     for (size_t i = 0; i < count; i++) {
         (void)snprintf(name, sizeof name, "edge.%zu", edges - i);
-        kill_one(p, name);
+        signal_one(p, name, number);
     }
 }
 

@@ -64,8 +64,8 @@ struct bench_procs {
 void bench_measure_find(struct bench_procs *p, const char *data);
 /* How many of them are edges. */
 size_t bench_measure_edges(const struct bench_procs *p);
-/* kill -9 of the last ones; deploy/run.sh restarts them. */
-void bench_measure_kill_last_edges(const struct bench_procs *p, size_t count);
+/* A signal to the last ones; deploy/run.sh restarts those that it ends. */
+void bench_measure_signal_last_edges(const struct bench_procs *p, size_t count, int number);
 /* Some have died and were restarted: the new ones count from 0 in `before`. */
 void
 bench_measure_sample_again(struct bench_procs *p, const char *data, struct bench_sample *before);

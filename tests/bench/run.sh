@@ -16,6 +16,7 @@ with edges, [--edges N] [--tls]; without --edges: two, and in idle and storm as 
   chat      pairs who talk; closed loop: --pairs 100 --window 8 --bytes 200 --seconds 10 [--no-receipts] [--silent-acks]
             open loop: --rate 500 (messages per second in total), latency counted from when each was due
   failover  an edge is killed under those who talk: --sessions 200 --rate 500
+            --hang true: it hangs; heartbeats every 2 s, limit 6 s (CHASQUI_BENCH_EDGE may say otherwise)
   flap      half of the users lose their connections at once and come back, while others chat: --users 20000 --friends 50 --seconds 10
   idle      what sessions cost that say nothing: --sessions 2000 --seconds 25; --sessions most: what fits on one edge here, or on --edges N
   login     RESUME and SYNC at once, and again: --sessions 2000 --in-flight 200
@@ -112,6 +113,10 @@ prepare_programs() {
     for name in $("$BIN/chasqui-edge" --help | sed -n 's/^ *--limit-\([a-z-]*\)-per-s.*/\1/p'); do
         limits+=("--limit-$name-per-s" 0)
     done
+    # Who waits for a heartbeat's limit need not wait for a minute.
+    if [[ " ${OPTIONS[*]} " == *" --hang true "* ]]; then
+        limits+=(--heartbeat-interval-ms 2000 --heartbeat-limit-ms 6000)
+    fi
     printf '#!/bin/sh\nexec "%s" "$@" --session-max 1000000 %s %s\n' "$BIN/chasqui-edge" "${limits[*]}" \
         "${CHASQUI_BENCH_EDGE:-}" >"$SCRATCH/bin/chasqui-edge"
     chmod +x -- "$SCRATCH/bin/chasqui-edge"

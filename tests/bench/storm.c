@@ -3,6 +3,7 @@
  * client library's would, while pairs talk there.
  */
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -122,7 +123,7 @@ storm(struct scene *s, const struct options *o)
     struct bench_procs *procs = &s->procs;
     bench_talk_phase(s->talk, STORM);
     bench_measure_sample(procs, &before);
-    bench_measure_kill_last_edges(procs, o->killed);
+    bench_measure_signal_last_edges(procs, o->killed, SIGKILL);
     double seconds = until_all_are_back(s->crowd);
     bench_talk_phase(s->talk, -1);
     (void)sleep(SETTLE_S); /* what is done behind the answers counts */
