@@ -178,7 +178,8 @@ test_bound_to_its_place(void **state)
 /* ---- pictures and files ---- */
 
 /* A JPEG's beginning: enough for those who look at its size only. */
-static const uint8_t jpeg[] = {0xff, 0xd8, 0xff, 0xc0, 0, 11, 8, 0, 120, 0, 160, 1, 1, 0x11, 0};
+static const uint8_t jpeg[] = {0xff, 0xd8, 0xff, 0xc0, 0, 11, 8, 0, 120, 0, 160, 1, 1,
+                               0x11, 0,    0xff, 0xda, 0, 8,  1, 1, 0,   0, 63,  0};
 
 static struct cq_medium
 make_medium(void)
