@@ -76,6 +76,7 @@ environment() {
     export CHASQUI_BIN=$REPO/build/$1/bin PYTHONDONTWRITEBYTECODE=1
     unset ASAN_OPTIONS UBSAN_OPTIONS LSAN_OPTIONS TSAN_OPTIONS
     case $1 in
+        release) export CHASQUI_WAIT=30 ;;
         asan)
             export ASAN_OPTIONS=detect_leaks=1:abort_on_error=1 UBSAN_OPTIONS=print_stacktrace=1 CHASQUI_WAIT=30
             ;;
@@ -94,12 +95,12 @@ unit() {
         --output-junit "$REPORTS/$1-unit.xml"
 }
 
-# integration PRESET [NAME...]: the files of the integration tests, or those named.
+# integration PRESET [NAME...]: those of real services and those of raw bytes, or the files named of the former.
 integration() {
     local preset=$1
     shift
     local -a files=("${@/#/tests/integration/test_}")
-    ((${#files[@]})) || files=(tests/integration)
+    ((${#files[@]})) || files=(tests/integration tests/wire)
     (($# == 0)) || files=("${files[@]/%/.py}")
     "$PYTHON" -m pytest -q -p no:cacheprovider --durations=10 --junit-xml="$REPORTS/$preset-integration.xml" "${files[@]}"
 }
