@@ -60,7 +60,7 @@ class Run:
         self.random = random.Random(options.seed)
         self.oracle = Oracle(self.random, say)
         self.stand = Stand(checkpoint_records=self.random.choice((500, 3000, 20000)),
-                           checkpoint_idle_ms=self.random.choice((50, 300, 1000)))
+                           checkpoint_idle_ms=self.random.choice((50, 300, 1000)), seed=options.seed)
         self.town = Town(self.oracle, self.random, [self.stand.port + n for n in range(self.stand.edge_count)], rate=options.rate)
         self.rounds = Rounds(self.stand, self.town, self.oracle, self.random, options.targets)
         self.fault_kills = 0

@@ -2,6 +2,7 @@
 """The services under the harness: real ones, the store with the fault layer below it, each killed and started at will."""
 
 import os
+import random
 import subprocess
 import time
 
@@ -13,11 +14,16 @@ SHIM = BIN.resolve() / "chasqui-crash-shim.so"
 EDGE_LIMITS = [word for name in ("accept", "login", "resume", "send", "friend", "account", "query", "history", "signup", "signal")
                for word in (f"--limit-{name}-per-s", "0")]
 
+# Of each start of the store: nearly no chat stays in memory, some do, all do.
+CHAT_CACHES = (1, 2, 6, 1000000)
+
 
 class Stand(System):
-    def __init__(self, checkpoint_records=3000, checkpoint_idle_ms=300, edges=2):
+    def __init__(self, checkpoint_records=3000, checkpoint_idle_ms=300, edges=2, seed=0):
         super().__init__(edges, edge=EDGE_LIMITS, store=[
             "--checkpoint-records", checkpoint_records, "--checkpoint-idle-ms", checkpoint_idle_ms])
+        self.random = random.Random(seed)  # its own: what others choose does not depend on it
+        self.store_command = list(self.store.command)
         self.journal = self.dir / "journal"
         self.control = Control(self.dir / "control")
         self.expected = set()  # names of services that we have killed, or that may end under what was done to them
@@ -36,6 +42,7 @@ class Stand(System):
             if Journal(self.journal).must_keep():
                 env["CRASH_SHIM_KEEP"] = "1"
             self.control.set("is_killed", 0)
+            service.command = [*self.store_command, "--chat-cache", str(self.random.choice(CHAT_CACHES))]
             service.environment = env
         service.start()
         self.expected.discard(name)
