@@ -234,6 +234,14 @@ store_batch_reply_schema(struct store_batch *b,
 }
 
 void
+store_batch_reply_err(struct store_batch *b, const struct cq_bus_from *to, int err, uint64_t detail)
+{
+    struct store_batch_reply *r = add_reply(b, to);
+    r->err = err;
+    r->detail = detail;
+}
+
+void
 store_batch_after(struct store_batch *b, store_batch_fn *fn, void *arg)
 {
     b->afters = grow(b->afters, b->after_count, &b->after_room, sizeof *b->afters);

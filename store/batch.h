@@ -29,6 +29,8 @@ struct store_batch_row {
 
 struct store_batch_reply {
     struct cq_bus_from to;
+    int err; /* not 0: an error is answered, with its detail; else fields */
+    uint64_t detail;
     struct store_batch_span fields;
     size_t field_count;
 };
@@ -118,6 +120,10 @@ void store_batch_reply_schema(struct store_batch *b,
                               const struct cq_bus_from *to,
                               const struct cq_schema *s,
                               const void *in);
+void store_batch_reply_err(struct store_batch *b,
+                           const struct cq_bus_from *to,
+                           int err,
+                           uint64_t detail);
 void store_batch_after(struct store_batch *b, store_batch_fn *fn, void *arg);
 void store_batch_flush(struct store_batch *b, void *entry, uint64_t seq, uint64_t pos);
 

@@ -5,7 +5,7 @@
  *
  * The rule of every answer: what it says is durable. An answer goes out at once if nothing is on
  * its way to the disk, else with the batch that holds the newest change it could have seen
- * (store_core_reply). So a reader never sees what a crash could take back.
+ * (store_core_reply, store_core_reply_err). So a reader never sees what a crash could take back.
  *
  * This header is for the store's own files: the handlers work on struct store_core directly.
  */
@@ -162,6 +162,11 @@ void store_core_reply_raw(struct store_core *core,
                           const struct cq_bus_from *to,
                           size_t field_count,
                           struct cq_view raw);
+/* Errors say something of the state, too: CHAT_CLOSED, NOT_FOUND, NAME_TAKEN. */
+void store_core_reply_err(struct store_core *core,
+                          const struct cq_bus_from *to,
+                          int err,
+                          uint64_t detail);
 /* An event to every live edge. */
 void store_core_tell_edges(struct store_core *core,
                            uint8_t op,

@@ -128,6 +128,17 @@ finish_afters(struct store_core *core, const struct store_batch *b, int rc)
 }
 
 static void
+answer(struct store_core *core, const struct store_batch *b, const struct store_batch_reply *r)
+{
+    struct cq_view raw = {b->answers.data + r->fields.offset, r->fields.size};
+    if (r->err) {
+        cq_bus_reply_err(core->bus, &r->to, r->err, r->detail);
+    } else {
+        cq_bus_reply_raw(core->bus, &r->to, r->field_count, raw);
+    }
+}
+
+static void
 on_durable(struct store_core *core, struct store_batch *b)
 {
     counters.commits++;
@@ -146,9 +157,7 @@ on_durable(struct store_core *core, struct store_batch *b)
     }
     store_projection_committed(core->projection, b);
     for (size_t i = 0; i < b->reply_count; i++) {
-        const struct store_batch_reply *r = &b->replies[i];
-        struct cq_view raw = {b->answers.data + r->fields.offset, r->fields.size};
-        cq_bus_reply_raw(core->bus, &r->to, r->field_count, raw);
+        answer(core, b, &b->replies[i]);
     }
     store_route_committed(core->route, b);
     finish_afters(core, b, 0);

@@ -252,6 +252,23 @@ store_core_reply_raw(struct store_core *core,
 }
 
 void
+store_core_reply_err(struct store_core *core,
+                     const struct cq_bus_from *to,
+                     int err,
+                     uint64_t detail)
+{
+    struct store_batch *b = store_core_pending(core);
+    if (to->rid == 0) {
+        return;
+    }
+    if (b) {
+        store_batch_reply_err(b, to, err, detail);
+    } else {
+        cq_bus_reply_err(core->bus, to, err, detail);
+    }
+}
+
+void
 store_core_after(struct store_core *core, store_batch_fn *fn, void *arg)
 {
     struct store_batch *b = store_core_pending(core);

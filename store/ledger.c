@@ -428,7 +428,7 @@ store_on_bus_ledger(void *ctx, const struct cq_bus_from *from, cq_reader_t *fiel
     if (rc == -CQ_E_CORRUPT || rc == -CQ_E_IO) {
         rc = -CQ_E_INTERNAL;
     }
-    if (rc && from->rid) {
-        cq_bus_reply_err(core->bus, from, rc, 0);
+    if (rc) {
+        store_core_reply_err(core, from, rc, 0);
     }
 }

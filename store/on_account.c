@@ -62,7 +62,7 @@ refuse(struct store_auth *a, int rc)
     if (rc == -CQ_E_CORRUPT || rc == -CQ_E_IO || rc == -CQ_E_CRYPTO) {
         rc = -CQ_E_INTERNAL;
     }
-    cq_bus_reply_err(a->core->bus, &a->from, rc, 0);
+    store_core_reply_err(a->core, &a->from, rc, 0);
     drop(a);
 }
 

@@ -118,7 +118,7 @@ static void
 finish(struct store_core *core, const struct cq_bus_from *from, int rc)
 {
     if (rc) {
-        cq_bus_reply_err(core->bus, from, rc, 0);
+        store_core_reply_err(core, from, rc, 0);
     } else {
         store_core_reply(core, from, &cq_empty_schema, "");
     }
@@ -251,7 +251,7 @@ store_on_blob_known(void *ctx, const struct cq_bus_from *from, cq_reader_t *fiel
         }
     }
     if (rc) {
-        cq_bus_reply_err(core->bus, from, rc, 0);
+        store_core_reply_err(core, from, rc, 0);
     } else {
         const struct cq_blob_unknown answer = {cq_list_of(&unknown, unknown_count),
                                                cq_list_of(&unfinished, unfinished_count)};
@@ -293,7 +293,7 @@ store_on_blob_access(void *ctx, const struct cq_bus_from *from, cq_reader_t *fie
     int rc = cq_schema_read(&cq_blob_ref_schema, fields, count, &m);
     rc = rc ? rc : check_reader(core, &m.user, &m.id, &blob);
     if (rc) {
-        cq_bus_reply_err(core->bus, from, rc, 0);
+        store_core_reply_err(core, from, rc, 0);
         return;
     }
     const struct cq_blob_meta meta = {blob.length, {blob.hash, sizeof blob.hash}};

@@ -200,7 +200,7 @@ on_key_made(void *ctx, struct store_vault_job *job)
     memcpy(op->wrapped, job->wrapped, sizeof op->wrapped);
     int rc = job->rc ? job->rc : carry_out(core, op);
     if (rc) {
-        cq_bus_reply_err(core->bus, &op->from, rc, 0);
+        store_core_reply_err(core, &op->from, rc, 0);
     }
     free(op);
     store_vault_job_destroy(&job);
@@ -375,7 +375,7 @@ store_on_watchlist(void *ctx, const struct cq_bus_from *from, cq_reader_t *field
     }
     rc = rc ? rc : l.rc;
     if (rc) {
-        cq_bus_reply_err(core->bus, from, rc, 0);
+        store_core_reply_err(core, from, rc, 0);
     } else {
         watched.users = cq_list_of(&l.rows, l.count);
         watched.hidden = cq_list_of(&l.hidden, l.hidden_count);

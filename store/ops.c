@@ -73,8 +73,8 @@ on_call(void *ctx, const struct cq_bus_from *from, cq_reader_t *fields, size_t c
         CQ_LOG(ERROR, "STORE-CALL-FAIL", "op=%u err=%s", (unsigned)in.op, cq_err_name(rc));
         rc = -CQ_E_INTERNAL;
     }
-    if (rc && from->rid) {
-        cq_bus_reply_err(core->bus, from, rc, call.detail);
+    if (rc) {
+        store_core_reply_err(core, from, rc, call.detail);
     }
 }
 

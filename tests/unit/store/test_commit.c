@@ -26,6 +26,12 @@ static struct {
     uint64_t replay_ms;
     unsigned replays;
     bool is_full;
+    unsigned errors;
+    struct error {
+        uint64_t rid;
+        int err;
+        uint64_t detail;
+    } error; /* the last one */
 } fake;
 
 /* The linker chooses these names.
@@ -35,7 +41,9 @@ int __real_store_replay_run(struct store_core *c);
 int __wrap_store_replay_run(struct store_core *c);
 bool __wrap_store_engine_has_room(store_engine_t *e);
 void __wrap_store_route_reset(store_route_t *r, uint64_t pos);
+void __wrap_store_route_committed(store_route_t *r, const struct store_batch *b);
 void __wrap_cq_bus_pause(cq_bus_t *bus, bool paused);
+void __wrap_cq_bus_reply_err(cq_bus_t *bus, const struct cq_bus_from *to, int err, uint64_t detail);
 
 uint64_t
 __wrap_cq_now_mono_ms(void)
@@ -67,10 +75,25 @@ __wrap_store_route_reset(store_route_t *r, uint64_t pos)
 }
 
 void
+__wrap_store_route_committed(store_route_t *r, const struct store_batch *b)
+{
+    (void)r;
+    (void)b;
+}
+
+void
 __wrap_cq_bus_pause(cq_bus_t *bus, bool paused)
 {
     (void)bus;
     (void)paused;
+}
+
+void
+__wrap_cq_bus_reply_err(cq_bus_t *bus, const struct cq_bus_from *to, int err, uint64_t detail)
+{
+    (void)bus;
+    fake.errors++;
+    fake.error = (struct error){to->rid, err, detail};
 }
 /* NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming) */
 
@@ -189,6 +212,46 @@ a_revocation_that_was_refused_has_not_happened(void **state)
     assert_true(store_device_is_revoked(core, &user, &device));
 }
 
+/* ---- answers ---- */
+
+static void
+expect_error(unsigned count, int err, uint64_t detail)
+{
+    assert_int_equal(fake.errors, count);
+    assert_int_equal(fake.error.rid, count);
+    assert_int_equal(fake.error.err, err);
+    assert_int_equal(fake.error.detail, detail);
+}
+
+static void
+errors_wait_for_what_they_are_about(void **state)
+{
+    struct cq_bus_from from = {.rid = 1};
+    (void)state;
+    store_core_reply_err(core, &from, -CQ_E_NOT_FOUND, 0); /* nothing is under way */
+    expect_error(1, -CQ_E_NOT_FOUND, 0);
+    store_world_say(&world, 1, 2, text);
+    from.rid = 2;
+    store_core_reply_err(core, &from, -CQ_E_CHAT_CLOSED, 7);
+    struct store_batch *b = store_world_commit_begin(&world);
+    from.rid = 3;
+    store_core_reply_err(core, &from, -CQ_E_OUT_OF_ORDER, 8);
+    assert_int_equal(fake.errors, 1);
+    assert_int_equal(b->reply_count, 2);
+    store_core_run_commit(core, b);
+    store_core_on_commit_done(core, b);
+    expect_error(3, -CQ_E_OUT_OF_ORDER, 8);
+    /* What the error was about has not happened. */
+    store_world_say(&world, 1, 2, text);
+    from.rid = 4;
+    store_core_reply_err(core, &from, -CQ_E_CHAT_CLOSED, 7);
+    fail_commit(-CQ_E_NO_SPACE);
+    expect_error(4, -CQ_E_NO_SPACE, 0);
+    from.rid = 0; /* an event */
+    store_core_reply_err(core, &from, -CQ_E_NOT_FOUND, 0);
+    expect_error(4, -CQ_E_NO_SPACE, 0);
+}
+
 int
 main(void)
 {
@@ -196,6 +259,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(a_pause_is_as_long_as_the_replay_took),
         TEST(without_room_nothing_is_tried),
+        TEST(errors_wait_for_what_they_are_about),
         TEST(a_revocation_that_was_refused_has_not_happened),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
