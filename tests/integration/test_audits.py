@@ -19,6 +19,8 @@ DEVICES_MAX = 64
 def rows(system, table):
     """The table as it is on disk, when everything is written behind: (chat, user) → the row's fields."""
     ctl = Ctl(system)
+    # A SYNC is answered before what it changes is durable; this one, that there is no such chat, only afterwards.
+    assert ctl.run("ledger", "01" * 16, "1")[0] == 1
 
     def is_written():
         return next(r["value"] for r in ctl.json("metrics", "store.1")[1] if r["name"] == "chasqui_store_dirty_chats") == 0
