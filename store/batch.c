@@ -124,6 +124,7 @@ grow_cold_slots(struct store_batch *b)
     free(b->cold_slots);
     b->cold_slot_count = b->cold_slot_count ? 2 * b->cold_slot_count : COLD_SLOTS_MIN;
     b->cold_slots = cq_alloc(b->cold_slot_count * sizeof *b->cold_slots);
+    CQ_ASSERT(b->cold_count == 0 || (b->colds && b->rows));
     for (size_t i = 0; i < b->cold_count; i++) {
         const struct store_batch_row *row = &b->rows[b->colds[i]];
         *cold_slot(b, row->table, view_of(b, row->key)) = b->colds[i] + 1;
