@@ -29,6 +29,7 @@ broker_announce_tell(broker_t *b,
     cq_pack_uint(&b->items, 0);
     cq_schema_write(s, &b->items, in);
     struct cq_view identity = {(const uint8_t *)to->identity, to->identity_size};
+    cq_zwatch_sent(b->watch); /* a timer may have brought us here */
     if (broker_route_send(b->router, identity, op, &b->items, 1) != 0) {
         broker_announce_doom(b, to);
     }

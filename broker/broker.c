@@ -186,8 +186,10 @@ on_monitor(void *ctx)
     zmq_msg_t msg;
     (void)zmq_msg_init(&msg);
     bool any = false;
-    while (zmq_msg_recv(&msg, zsock_resolve(b->monitor), ZMQ_DONTWAIT) >= 0) {
-        any = true; /* the one event asked for, and its address */
+    int rc;
+    while ((rc = zmq_msg_recv(&msg, zsock_resolve(b->monitor), ZMQ_DONTWAIT)) >= 0 ||
+           errno == EINTR) {
+        any = any || rc >= 0; /* the one event asked for, and its address */
     }
     (void)zmq_msg_close(&msg);
     if (any) {

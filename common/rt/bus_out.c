@@ -160,6 +160,7 @@ send_envelope(cq_bus_t *bus, const char *dst, uint8_t op, cq_buf_t *body)
     if (!ok) {
         (void)zmq_msg_close(&msg);
     }
+    cq_zwatch_sent(bus->watch);
     return ok;
 }
 

@@ -4,8 +4,11 @@
  * still has input.
  *
  * ZMQ_FD is edge-triggered, and every send or receive on the socket may swallow an edge. So the
- * last thing before sleeping is a look at ZMQ_EVENTS of every watched socket; if one is readable,
- * an active idle handle keeps the loop from sleeping.
+ * last thing before sleeping is a look at ZMQ_EVENTS; if a socket is readable, an active idle
+ * handle keeps the loop from sleeping. A look is a few system calls, so it is left out where it
+ * would find nothing: a receive, or a look, that finds nothing has emptied the socket's mailbox,
+ * and the next thing put into it makes the descriptor readable until it is taken out, by a send for
+ * example.
  */
 #include "common/rt/loop.h"
 
@@ -17,6 +20,7 @@
 
 #include "common/rt/check.h"
 #include "common/rt/log.h"
+#include "common/rt/pid.h"
 
 enum {
     HOOKS_MAX = 8,
@@ -63,6 +67,7 @@ struct cq_zwatch {
     size_t place;
     bool is_ready; /* the descriptor was readable, or input is left */
     bool is_paused;
+    bool is_drained; /* the last thing done on the socket was to find it empty */
 };
 
 /* ---- watched ZeroMQ sockets ---- */
@@ -100,8 +105,9 @@ read_watches(cq_loop_t *loop)
         if (w && w->is_ready && !w->is_paused) {
             w->is_ready = false;
             bool has_more = w->fn(w->ctx);
-            if (has_more && loop->watches[i] == w) { /* fn may have destroyed it */
-                w->is_ready = true;
+            if (loop->watches[i] == w) { /* fn may have destroyed it */
+                w->is_ready = has_more;
+                w->is_drained = !has_more;
             }
         }
     }
@@ -115,7 +121,8 @@ check_watches(cq_loop_t *loop)
     for (size_t i = 0; i < loop->watch_count; i++) {
         cq_zwatch_t *w = loop->watches[i];
         if (w && !w->is_paused) {
-            w->is_ready = w->is_ready || is_readable(w->socket);
+            w->is_ready = w->is_ready || (!w->is_drained && is_readable(w->socket));
+            w->is_drained = !w->is_ready;
             any = any || w->is_ready;
         }
     }
@@ -180,6 +187,12 @@ cq_zwatch_new(cq_loop_t *loop, void *zmq_socket, cq_zwatch_fn *fn, void *ctx)
     loop->watch_count = place == loop->watch_count ? place + 1 : loop->watch_count;
     start_poll(w);
     return w;
+}
+
+void
+cq_zwatch_sent(cq_zwatch_t *w)
+{
+    w->is_drained = false;
 }
 
 void
@@ -285,6 +298,7 @@ cq_loop_new(void)
 {
     static const int numbers[] = {SIGINT, SIGTERM};
     (void)signal(SIGPIPE, SIG_IGN);
+    cq_pid_remember();
     tame_czmq();
     cq_loop_t *loop = cq_alloc(sizeof *loop);
     int rc = uv_loop_init(&loop->uv);

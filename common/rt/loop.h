@@ -16,7 +16,8 @@ typedef struct cq_loop cq_loop_t;
 typedef struct cq_timer cq_timer_t;
 typedef struct cq_zwatch cq_zwatch_t;
 typedef void cq_loop_fn(void *ctx);
-/* Returns true if input is left (it stopped at its bound): it is called again next turn. */
+/* Returns true if input is left (it stopped at its bound): it is called again next turn; false only
+ * if the last thing it did on the socket was a receive that found nothing. */
 typedef bool cq_zwatch_fn(void *ctx);
 
 cq_loop_t *cq_loop_new(void);
@@ -49,6 +50,8 @@ void cq_timer_destroy(cq_timer_t **t);
 /* Watches a ZeroMQ socket (raw `void *` handle) for input. ZMQ_FD is edge-triggered: fn is called
  * until it has drained. At most 32. */
 cq_zwatch_t *cq_zwatch_new(cq_loop_t *loop, void *zmq_socket, cq_zwatch_fn *fn, void *ctx);
+/* Something was sent on the socket, other than by fn. */
+void cq_zwatch_sent(cq_zwatch_t *w);
 /* Pauses or resumes reading (backpressure). */
 void cq_zwatch_pause(cq_zwatch_t *w, bool paused);
 void cq_zwatch_destroy(cq_zwatch_t **w);

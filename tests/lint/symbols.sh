@@ -10,7 +10,7 @@ checked=0
 
 prefix_of() {
     case $1 in
-        common) printf 'cq_\n' ;;
+        common) printf 'cq_|getpid$\n' ;; # rt/pid.h
         client) printf 'cq_|client_|cli_|ctl_|out_|json_|lineedit_\n' ;; # the library; the programs' own
         *) printf '%s_\n' "$1" ;;
     esac

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0 */
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -6,6 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <czmq.h>
@@ -228,6 +233,7 @@ on_ping_turn(void *ctx)
         (void)zmq_send(zsock_resolve(f->a), "x", 1, ZMQ_DONTWAIT);
     }
     (void)zmq_send(zsock_resolve(f->b), "y", 1, ZMQ_DONTWAIT);
+    cq_zwatch_sent(f->watch);
     (void)zmq_recv(zsock_resolve(f->a), &byte, 1, ZMQ_DONTWAIT);
 }
 
@@ -247,6 +253,38 @@ watch_survives_swallowed_edges(void **state)
     assert_int_equal(f->received, 2000);
     cq_loop_off_turn(f->loop, on_ping_turn, f);
     cq_timer_destroy(&kick);
+}
+
+/* Another thread sends, with rests, so that the loop falls asleep between and in the middle. */
+static void *
+send_all(void *ctx)
+{
+    struct fixture *f = ctx;
+    const struct timespec rest = {0, 20000};
+    for (int i = 0; i < f->wanted; i++) {
+        if (i % 5 == 0) {
+            (void)nanosleep(&rest, NULL);
+        }
+        (void)zmq_send(zsock_resolve(f->a), "x", 1, 0);
+    }
+    return NULL;
+}
+
+static void
+watch_of_another_thread_misses_nothing(void **state)
+{
+    struct fixture *f = *state;
+    pthread_t sender;
+    open_pair(f);
+    f->wanted = 20000;
+    f->bound = 3;
+    f->watch = cq_zwatch_new(f->loop, zsock_resolve(f->b), on_input, f);
+    cq_timer_start(f->limit, 60000, 0);
+    assert_int_equal(pthread_create(&sender, NULL, send_all, f), 0);
+    cq_loop_run(f->loop);
+    assert_int_equal(pthread_join(sender, NULL), 0);
+    assert_false(f->timed_out);
+    assert_int_equal(f->received, f->wanted);
 }
 
 static void
@@ -293,6 +331,22 @@ on_signal(void *ctx)
     cq_loop_stop(f->loop);
 }
 
+/* A loop remembers the process's id (rt/pid.h): it must be right all the same. */
+static void
+pid_is_right_after_a_fork(void **state)
+{
+    (void)state;
+    assert_int_equal(getpid(), syscall(SYS_getpid));
+    pid_t child = fork();
+    if (child == 0) {
+        _exit(getpid() == syscall(SYS_getpid) ? 0 : 1);
+    }
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    assert_int_equal(getpid(), syscall(SYS_getpid));
+}
+
 static void
 signals_stop_or_call(void **state)
 {
@@ -325,8 +379,10 @@ main(void)
         cmocka_unit_test_setup_teardown(turn_order, setup, teardown),
         cmocka_unit_test_setup_teardown(watch_drains_over_turns, setup, teardown),
         cmocka_unit_test_setup_teardown(watch_survives_swallowed_edges, setup, teardown),
+        cmocka_unit_test_setup_teardown(watch_of_another_thread_misses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(watch_pauses, setup, teardown),
         cmocka_unit_test_setup_teardown(sleeps_when_idle, setup, teardown),
+        cmocka_unit_test_setup_teardown(pid_is_right_after_a_fork, setup, teardown),
         cmocka_unit_test_setup_teardown(signals_stop_or_call, setup, teardown),
         cmocka_unit_test_setup_teardown(stop_before_run, setup, teardown),
     };
