@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MPL-2.0
- * failover: an edge is killed under people who talk, or hangs; they come back on another, as the
- * client library would. Of one that hangs only the heartbeat tells.
+ * failover: an edge is killed under people who talk, or hangs, or all edges are restarted one by
+ * one; they come back on another, as the client library would. Of one that hangs only the heartbeat
+ * tells.
  */
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "common/wire/limits.h"
 
@@ -24,6 +27,7 @@ struct options {
     char *seed;
     uint64_t sessions, rate, seconds;
     bool hang;
+    char *restart;
 };
 
 static void
@@ -50,6 +54,42 @@ until_all_are_back(void)
     return (double)(bench_measure_now_ns() - start) / 1e9;
 }
 
+/* Talks on while the command restarts the edges, and until all are back. */
+static double
+restart_all(const char *command)
+{
+    uint64_t start = bench_measure_now_ns();
+    pid_t child = fork();
+    if (child == 0) {
+        (void)execl("/bin/sh", "sh", "-c", command, (char *)NULL);
+        _exit(127);
+    }
+    int status = 0;
+    pid_t ended = 0;
+    while (!ended || bench_client_away()) {
+        bench_pairs_run(bench_measure_now_ns() + NS_PER_S / 100);
+        ended = ended ? ended : waitpid(child, &status, WNOHANG);
+        if (bench_measure_now_ns() - start > BACK_S * NS_PER_S) {
+            bench_measure_fail("not over after %d s", BACK_S);
+        }
+    }
+    if (ended < 0 || status != 0) {
+        bench_measure_fail("the restart failed: %s", command);
+    }
+    return (double)(bench_measure_now_ns() - start) / 1e9;
+}
+
+/* What is to be survived; how long until all are back. */
+static double
+break_it(const struct bench_procs *procs, const struct options *o)
+{
+    if (o->restart[0]) {
+        return restart_all(o->restart);
+    }
+    bench_measure_signal_last_edges(procs, 1, o->hang ? SIGSTOP : SIGKILL);
+    return until_all_are_back();
+}
+
 static void
 say_latency(const char *when)
 {
@@ -68,6 +108,8 @@ static const struct cq_config_item items[] = {
      "messages in total"},
     {"seconds", CQ_CONFIG_UINT, offsetof(struct options, seconds), "5", 1, 3600, "s",
      "of talk before and after"},
+    {"restart", CQ_CONFIG_STR, offsetof(struct options, restart), "", 0, 4096, "",
+     "a command that restarts the edges; nothing is killed"},
     {"hang", CQ_CONFIG_BOOL, offsetof(struct options, hang), "false", 0, 0, "",
      "the edge is stopped and not killed; back is counted from the end of the heartbeat's limit"},
 };
@@ -87,7 +129,10 @@ bench_failover_run(int argc, char **argv)
     }
     bench_measure_find(&procs, o.system.data);
     bench_measure_begin("failover", "%" PRIu64 " sessions, %" PRIu64 " messages/s%s%s", o.sessions,
-                        o.rate, o.hang ? ", the edge hangs" : "",
+                        o.rate,
+                        o.restart[0] ? ", rolling restart"
+                        : o.hang     ? ", the edge hangs"
+                                     : "",
                         o.system.tls_ca[0] ? ", TLS" : "");
     uint16_t first = bench_system_use(&o.system, &procs);
     struct bench_pairs_cfg talk = {.seed = o.seed,
@@ -109,8 +154,7 @@ bench_failover_run(int argc, char **argv)
     say_latency("quiet");
     uint64_t notes = bench_pairs_result()->offline_notes;
     bench_pairs_measure(true);
-    bench_measure_signal_last_edges(&procs, 1, o.hang ? SIGSTOP : SIGKILL);
-    double seconds = until_all_are_back();
+    double seconds = break_it(&procs, &o);
     run_s(o.seconds);
     const struct bench_pairs_result *t = bench_pairs_result();
     say_latency("failover");

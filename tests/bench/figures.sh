@@ -34,6 +34,7 @@ declare -A PARTS=(
     [storm]='storm --sessions 20000'
     [failover]='failover --sessions 1000'
     [failover-hang]='failover --sessions 1000 --hang true'
+    [rolling]='rolling --sessions 1000'
     [failover-tls]='failover --sessions 1000 --tls'
     [flap]='flap'
     [blob]='blob'

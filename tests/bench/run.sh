@@ -17,6 +17,7 @@ with edges, [--edges N] [--tls]; without --edges: two, and in idle and storm as 
             open loop: --rate 500 (messages per second in total), latency counted from when each was due
   failover  an edge is killed under those who talk: --sessions 200 --rate 500
             --hang true: it hangs; heartbeats every 2 s, limit 6 s (CHASQUI_BENCH_EDGE may say otherwise)
+  rolling   the edges are restarted one by one under those who talk: --sessions 200 --rate 500
   flap      half of the users lose their connections at once and come back, while others chat: --users 20000 --friends 50 --seconds 10
   idle      what sessions cost that say nothing: --sessions 2000 --seconds 25; --sessions most: what fits on one edge here, or on --edges N
   login     RESUME and SYNC at once, and again: --sessions 2000 --in-flight 200
@@ -223,7 +224,7 @@ probe_commits() {
 }
 
 main() {
-    local name=${1:-}
+    local name=${1:-} words
     EDGES=
     TLS=no
     case $name in
@@ -231,7 +232,7 @@ main() {
             shift
             CHASQUI_BIN=$BIN exec /usr/bin/python3 "$REPO/tests/bench/blob.py" "$@"
             ;;
-        chat | failover | flap | idle | login | storm | store | store-bus | history | sync | recovery | fsck) shift ;;
+        chat | failover | rolling | flap | idle | login | storm | store | store-bus | history | sync | recovery | fsck) shift ;;
         '')
             usage
             exit 0
@@ -258,7 +259,7 @@ main() {
         ;;
     esac
     if [[ " $* " == *" --help "* ]]; then
-        "$BIN/chasqui-bench" "$name" --help
+        "$BIN/chasqui-bench" "${name/rolling/failover}" --help
         return
     fi
     if [[ $name == chat ]]; then
@@ -266,12 +267,19 @@ main() {
     fi
     case $name in
         chat | failover | flap | idle | login | storm) seed_people "$name" "${OPTIONS[@]}" ;;
+        rolling) seed_people failover "${OPTIONS[@]}" ;;
     esac
     start_system
     if [[ -n ${CHASQUI_BENCH_HOOK:-} ]]; then
         "$CHASQUI_BENCH_HOOK" "$SCRATCH/data" >&2 & # a profiler, for example
     fi
     [[ $TLS == no ]] || OPTIONS+=(--tls-ca "$SCRATCH/data/tls/ca.pem")
+    if [[ $name == rolling ]]; then
+        name=failover
+        printf -v words '%q ' env CHASQUI_ALLOW_CORE=1 "CHASQUI_BIN=$SCRATCH/bin" "$REPO/deploy/run.sh" \
+            --restart-rolling --no-build --data "$SCRATCH/data"
+        OPTIONS+=(--restart "$words >&2")
+    fi
     # In the background: it may have a session of its own, which Ctrl-C does not reach.
     "$BIN/chasqui-bench" "$name" --data "$SCRATCH/data" --port "$PORT" "${OPTIONS[@]}" &
     LOAD=$!
