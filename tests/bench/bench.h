@@ -54,6 +54,7 @@ int bench_idle_run(int argc, char **argv);
 int bench_login_run(int argc, char **argv);
 int bench_storm_run(int argc, char **argv);
 int bench_failover_run(int argc, char **argv);
+int bench_mosquitto_run(int argc, char **argv);
 
 /* ---- many sessions (login.c), for idle, login and storm ---- */
 

@@ -13,8 +13,10 @@ static const struct {
     const char *name;
     int (*run)(int argc, char **argv);
 } benches[] = {
-    {"chat", bench_chat_run}, {"failover", bench_failover_run}, {"flap", bench_flap_run},
-    {"idle", bench_idle_run}, {"login", bench_login_run},       {"storm", bench_storm_run},
+    {"chat", bench_chat_run},           {"failover", bench_failover_run},
+    {"flap", bench_flap_run},           {"idle", bench_idle_run},
+    {"login", bench_login_run},         {"storm", bench_storm_run},
+    {"mosquitto", bench_mosquitto_run},
 };
 
 int

@@ -6,6 +6,7 @@ set -euo pipefail
 REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 BIN=${CHASQUI_BIN:-$REPO/build/release/bin}
 SCRATCH=
+PEER= # mosquitto
 LOAD= # the load generator's pid while it runs
 WARM_UP=200 # sessions of idle that come first
 
@@ -30,6 +31,7 @@ without:
   sync      SYNC and CHATS of users with 200 chats: --times 500
   recovery  kill -9 until the first answer: --kills 3 --load-ms 3000
             these four on a store that is filled before: --users 1000 --friends 200 (chats: half of the product) --filled 1000000 (messages)
+  mosquitto the load of chat on Debian's MQTT broker, to compare with: --pairs 100 --window 8 --bytes 200 --seconds 10 [--no-receipts] [--clean]
   blob      uploads and downloads at once, next to nginx if it is there (nginx-light): --transfers 200 --bytes 10000000
   fsck      a check of the whole database, no bus: --messages 500000 --chats 50000; the full size: --messages 10000000 --chats 1000000
 NAME --help tells the rest. Programs: build/release/bin, or CHASQUI_BIN. TMPDIR says on which disk it runs.
@@ -45,6 +47,7 @@ die() {
 
 clean_up() {
     [[ -z $LOAD ]] || kill "$LOAD" 2>/dev/null || true
+    [[ -z $PEER ]] || kill "$PEER" 2>/dev/null || true
     [[ -n $SCRATCH ]] || return 0
     if [[ -d $SCRATCH/data/run ]]; then
         "$REPO/deploy/run.sh" --stop --data "$SCRATCH/data" >/dev/null 2>&1 || true
@@ -223,11 +226,36 @@ probe_commits() {
     "$BIN/chasqui-bench-store" --data "$SCRATCH/probe" --probe "$1" --messages 400 --chats 1 --batch 1
 }
 
+# peer OPTIONS...: mosquitto with the same load as chat, on the same disk; it saves once a second and syncs nothing.
+peer() {
+    local daemon tries
+    daemon=$(PATH=$PATH:/usr/sbin command -v mosquitto) || die "mosquitto is missing: apt-get install mosquitto"
+    SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/chasqui-bench.XXXXXX")
+    trap clean_up EXIT
+    trap 'exit 130' INT TERM HUP
+    EDGES=1
+    PORT=$(free_port)
+    printf '%s\n' "listener $PORT 127.0.0.1" 'allow_anonymous true' 'persistence true' 'autosave_interval 1' \
+        "persistence_location $SCRATCH/" "user $(id -un)" 'log_type none' 'set_tcp_nodelay true' >"$SCRATCH/mosquitto.conf"
+    "$daemon" -c "$SCRATCH/mosquitto.conf" &
+    PEER=$!
+    for ((tries = 0; tries < 100; tries++)); do
+        ! (exec 3<>"/dev/tcp/127.0.0.1/$PORT") 2>/dev/null || break
+        sleep 0.1
+    done
+    "$BIN/chasqui-bench" mosquitto --port "$PORT" --pid "$PEER" "$@"
+}
+
 main() {
     local name=${1:-} words
     EDGES=
     TLS=no
     case $name in
+        mosquitto)
+            shift
+            peer "$@"
+            return
+            ;;
         blob)
             shift
             CHASQUI_BIN=$BIN exec /usr/bin/python3 "$REPO/tests/bench/blob.py" "$@"
