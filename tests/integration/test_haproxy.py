@@ -241,9 +241,9 @@ def test_an_edge_that_closes(front):
     before = len(front.said())
     front.edges[0].signal(signal.SIGTERM)
     front.wait_state(0, "DOWN", before)
+    assert old.ask("FRIENDS") and not old.link.has_push("GOAWAY"), "still served"
     people = [front.person() for _ in range(4)]
     assert names(people) == ["front.2"] * 4
-    assert old.ask("FRIENDS") and not old.link.has_push("GOAWAY"), "still served"
     old.link.push("GOAWAY", timeout=LONG)
     assert old.link.closed(LONG) == 1001
     front.resume(old)
