@@ -32,6 +32,7 @@ without:
   recovery  kill -9 until the first answer: --kills 3 --load-ms 3000
             these four on a store that is filled before: --users 1000 --friends 200 (chats: half of the product) --filled 1000000 (messages)
   mosquitto the load of chat on Debian's MQTT broker, to compare with: --pairs 100 --window 8 --bytes 200 --seconds 10 [--no-receipts] [--clean]
+  compare   chat, then mosquitto
   blob      uploads and downloads at once, next to nginx if it is there (nginx-light): --transfers 200 --bytes 10000000
   fsck      a check of the whole database, no bus: --messages 500000 --chats 50000; the full size: --messages 10000000 --chats 1000000
 NAME --help tells the rest. Programs: build/release/bin, or CHASQUI_BIN. TMPDIR says on which disk it runs.
@@ -254,6 +255,11 @@ main() {
         mosquitto)
             shift
             peer "$@"
+            return
+            ;;
+        compare)
+            shift
+            "$REPO/tests/bench/run.sh" chat "$@" && "$REPO/tests/bench/run.sh" mosquitto "$@"
             return
             ;;
         blob)
