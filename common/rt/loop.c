@@ -12,6 +12,7 @@
  */
 #include "common/rt/loop.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <time.h>
 #include <uv.h>
@@ -293,12 +294,27 @@ tame_czmq(void)
     zsys_set_logstream(NULL);
 }
 
+/* Buffers come and go with every turn, many of 64 KiB and more. malloc would give their pages back
+ * to the kernel each time and have them faulted in again, which was half of what an upload cost. So
+ * up to so much that is free is kept. */
+static void
+keep_free_memory(void)
+{
+    enum {
+        MAPPED_FROM_BYTES = 32 * 1048576, /* the most that can be set */
+        KEPT_BYTES = 64 * 1048576
+    };
+    (void)mallopt(M_MMAP_THRESHOLD, MAPPED_FROM_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+}
+
 cq_loop_t *
 cq_loop_new(void)
 {
     static const int numbers[] = {SIGINT, SIGTERM};
     (void)signal(SIGPIPE, SIG_IGN);
     cq_pid_remember();
+    keep_free_memory();
     tame_czmq();
     cq_loop_t *loop = cq_alloc(sizeof *loop);
     int rc = uv_loop_init(&loop->uv);
