@@ -304,8 +304,10 @@ keep_free_memory(void)
         MAPPED_FROM_BYTES = 32 * 1048576, /* the most that can be set */
         KEPT_BYTES = 64 * 1048576
     };
+    /* NOLINTBEGIN(concurrency-mt-unsafe): at the start, before there are threads */
     (void)mallopt(M_MMAP_THRESHOLD, MAPPED_FROM_BYTES);
     (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
+    /* NOLINTEND(concurrency-mt-unsafe) */
 }
 
 cq_loop_t *
