@@ -153,6 +153,14 @@ edge_send_event(edge_t *e, edge_session_t *s, enum cq_op_policy policy, struct c
     return is_put;
 }
 
+static struct cq_view
+pack_push(edge_t *e, enum cq_op_code code, const struct cq_schema *schema, const void *in)
+{
+    cq_buf_clear(&e->scratch);
+    cq_frame_push(&e->scratch, code, schema, in);
+    return scratch_view(e);
+}
+
 void
 edge_send_push(edge_t *e,
                edge_session_t *s,
@@ -160,9 +168,8 @@ edge_send_push(edge_t *e,
                const struct cq_schema *schema,
                const void *in)
 {
-    cq_buf_clear(&e->scratch);
-    cq_frame_push(&e->scratch, code, schema, in);
-    (void)edge_send_event(e, s, cq_op_find(code)->policy, scratch_view(e));
+    struct cq_view op = pack_push(e, code, schema, in);
+    (void)edge_send_event(e, s, cq_op_find(code)->policy, op);
 }
 
 void
@@ -172,10 +179,8 @@ edge_send_last(edge_t *e,
                const struct cq_schema *schema,
                const void *in)
 {
-    cq_buf_clear(&e->scratch);
-    cq_frame_push(&e->scratch, code, schema, in);
     e->metrics->pushes_total++;
-    put_answer(e, s, scratch_view(e));
+    put_answer(e, s, pack_push(e, code, schema, in));
 }
 
 void
