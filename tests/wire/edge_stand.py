@@ -15,6 +15,7 @@ import threading
 import time
 
 import msgpack
+import pytest
 from nacl import bindings
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "lib"))
@@ -380,6 +381,19 @@ def person(port, name="ana", device=None, **kw):
     assert err == 0, (err, c.welcome)
     c.user = c.welcome[0]
     return c
+
+
+# ---- for the tests ----
+
+# A message as presence delivers it.
+EVENT = [MESSAGE, b"c" * 16, 1, b"u" * 16, b"d" * 16, 1, 2, 1, b"n" * 24, b"x" * 40]
+
+
+@pytest.fixture
+def world():
+    w = World()
+    yield w
+    w.end()
 
 
 __all__ = [n for n in dir() if not n.startswith("_")] + ["UP", "DOWN"]

@@ -10,13 +10,6 @@ import pytest
 from edge_stand import *  # noqa: F403
 
 
-@pytest.fixture
-def world():
-    w = World()
-    yield w
-    w.end()
-
-
 def login(c, name="ana"):
     return c.ask(LOGIN, name, "password", b"d" * 16, b"k" * 32, "")
 

@@ -7,15 +7,6 @@ import time
 import pytest
 from edge_stand import *  # noqa: F403
 
-EVENT = [MESSAGE, b"c" * 16, 1, b"u" * 16, b"d" * 16, 1, 2, 1, b"n" * 24, b"x" * 40]
-
-
-@pytest.fixture
-def world():
-    w = World()
-    yield w
-    w.end()
-
 
 def test_session_that_presence_has_no_room_for(world):
     """It would never get a push: the login is refused, with RESUME as with LOGIN."""

@@ -11,15 +11,6 @@ import msgpack
 import pytest
 from edge_stand import *  # noqa: F403
 
-EVENT = [MESSAGE, b"c" * 16, 1, b"u" * 16, b"d" * 16, 1, 2, 1, b"n" * 24, b"x" * 40]
-
-
-@pytest.fixture
-def world():
-    w = World()
-    yield w
-    w.end()
-
 
 @pytest.fixture(scope="module")
 def shared():
