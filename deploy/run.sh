@@ -161,8 +161,9 @@ detach() {
         --edges "$EDGES" "${options[@]}" \
         </dev/null >>"$LOG/run.log" 2>&1 &
     pid=$!
-    deadline=$(($(uptime_cs) + (READY_SECONDS + 30) * 100))
-    while (($(uptime_cs) < deadline)); do
+    read_clock
+    deadline=$((NOW_CS + (READY_SECONDS + 30) * 100))
+    while is_before "$deadline"; do
         if ! kill -0 "$pid" 2>/dev/null; then
             tail -c "+$((before + 1))" -- "$LOG/run.log" >&2
             exit 1

@@ -19,11 +19,17 @@ note() {
     [[ $MODE == supervise ]] || printf '%s\n' "$line" >>"$LOG/run.log" 2>/dev/null || true
 }
 
-# Hundredths of a second since boot: never jumps.
-uptime_cs() {
+# Sets NOW_CS: hundredths of a second since boot, which never jump.
+read_clock() {
     local up
     read -r up _ </proc/uptime
-    printf '%s\n' "$((10#${up/./}))"
+    NOW_CS=$((10#${up/./}))
+}
+
+# is_before DEADLINE_CS
+is_before() {
+    read_clock
+    ((NOW_CS < $1))
 }
 
 # pause SECONDS: a sleep without a process, which a trapped signal ends.

@@ -132,8 +132,9 @@ rolling_all() {
     flock --nonblock "$ROLL_FD" || die "a rolling restart is under way already"
     rm -f -- "$RUN/rolling"
     : >"$RUN/rolling.request"
-    deadline=$(($(uptime_cs) + 32 * (DRAIN_SECONDS + READY_SECONDS) * 100))
-    while (($(uptime_cs) < deadline)); do
+    read_clock
+    deadline=$((NOW_CS + 32 * (DRAIN_SECONDS + READY_SECONDS) * 100))
+    while is_before "$deadline"; do
         is_locked || die "the system stopped meanwhile"
         if [[ -f $RUN/rolling ]]; then
             while read -r line; do

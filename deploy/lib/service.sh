@@ -70,20 +70,22 @@ start_service() {
     rotate_log "$name"
     setpriv --pdeathsig TERM setsid "${COMMAND[@]}" </dev/null >>"$LOG/$name.log" 2>&1 {LOCK_FD}>&- {PAUSE_FD}>&- &
     PID[$name]=$!
-    STARTED_CS[$name]=$(uptime_cs)
+    read_clock
+    STARTED_CS[$name]=$NOW_CS
     printf '%s\n' "${PID[$name]}" >"$RUN/$name.pid"
 }
 
 # stop_services SECONDS NAME...: TERM to all, KILL to those that are still there after SECONDS.
 stop_services() {
     local deadline name
-    deadline=$(($(uptime_cs) + $1 * 100))
+    read_clock
+    deadline=$((NOW_CS + $1 * 100))
     shift
     for name in "$@"; do
         ! is_alive "${PID[$name]:-}" || kill -TERM "${PID[$name]}" 2>/dev/null || true
     done
     for name in "$@"; do
-        while is_alive "${PID[$name]:-}" && (($(uptime_cs) < deadline)); do
+        while is_alive "${PID[$name]:-}" && is_before "$deadline"; do
             pause 0.05
         done
         if is_alive "${PID[$name]:-}"; then

@@ -42,8 +42,9 @@ end_leftover() {
     words=$(tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline") || return 1
     [[ $words == *"$RUN/"* || $words == *redis-server*unixsocket* ]] || return 1
     kill -TERM "$1" 2>/dev/null || return 1
-    deadline=$(($(uptime_cs) + 1500))
-    while process_stat "$1" && (($(uptime_cs) < deadline)); do
+    read_clock
+    deadline=$((NOW_CS + 1500))
+    while process_stat "$1" && is_before "$deadline"; do
         pause 0.05
     done
     kill -KILL "$1" 2>/dev/null || true
@@ -74,14 +75,15 @@ wait_until() {
     shift 2
     until "$@"; do
         check_started
-        (($(uptime_cs) < deadline)) || fail_start "$what does not answer after $READY_SECONDS s: see the logs in $LOG"
+        is_before "$deadline" || fail_start "$what does not answer after $READY_SECONDS s: see the logs in $LOG"
         pause 0.05
     done
 }
 
 start_everything() {
     local name n deadline
-    deadline=$(($(uptime_cs) + READY_SECONDS * 100))
+    read_clock
+    deadline=$((NOW_CS + READY_SECONDS * 100))
     for name in "${SERVICES[@]}"; do
         start_service "$name"
         case $name in
@@ -115,7 +117,8 @@ watch() {
     local name now
     while ((!STOPPING)); do
         if [[ $ROLL_PHASE == none ]]; then pause 0.2; else pause 0.05; fi
-        now=$(uptime_cs)
+        read_clock
+        now=$NOW_CS
         for name in "${SERVICES[@]}"; do
             if [[ -n ${PID[$name]:-} ]]; then
                 is_rolling "$name" || is_alive "${PID[$name]}" || on_death "$name" "$now"
@@ -170,9 +173,10 @@ stop_all() {
         die "nothing runs on $DATA"
     fi
     kill -TERM "$pid" 2>/dev/null || die "cannot stop pid $pid: is it yours?"
-    deadline=$(($(uptime_cs) + STOP_SECONDS * 100))
+    read_clock
+    deadline=$((NOW_CS + STOP_SECONDS * 100))
     while is_locked; do
-        if (($(uptime_cs) >= deadline)); then
+        if ! is_before "$deadline"; then
             # Its services end with it: they asked for a TERM at its death.
             kill -KILL "$pid" 2>/dev/null || true
             die "pid $pid did not stop in $STOP_SECONDS s: killed"
@@ -188,7 +192,8 @@ status_line() {
     [[ ! -f $RUN/$name.pid ]] || pid=$(<"$RUN/$name.pid")
     if process_stat "$pid" && [[ $STAT_PARENT == "$supervisor" ]]; then
         state=up
-        seconds=$((($(uptime_cs) - STAT_START * 100 / TICKS_PER_SECOND) / 100))
+        read_clock
+        seconds=$(((NOW_CS - STAT_START * 100 / TICKS_PER_SECOND) / 100))
         printf -v uptime '%d:%02d:%02d' $((seconds / 3600)) $((seconds / 60 % 60)) $((seconds % 60))
         while read -r key value _; do
             [[ $key != VmRSS: ]] || printf -v memory '%d.%d MiB' $((value / 1024)) $((value * 10 / 1024 % 10))
