@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0
  * A group commit under construction: records, rows, and what is to happen when it is durable.
- * Everything that queued up while the last fsync ran becomes the next one; no timer waits for more.
+ * Everything that queued up while the last fsync ran becomes the next one; nothing waits for more
+ * but receipts, a little.
  */
 #ifndef STORE_BATCH_H
 #define STORE_BATCH_H
@@ -72,6 +73,8 @@ struct store_batch {
     size_t flush_count, flush_room;
     /* Filled by store_batch_seal for the committer, which sets rc. */
     struct store_commit commit;
+    bool hurries;           /* somebody waits for it, and not just for a receipt */
+    bool waits;             /* for company: see core.c */
     uint64_t begun_mono_us; /* when its first record's request was read; 0: it has none */
     uint64_t began_mono_us, ended_mono_us; /* of the commit; set by the committer */
     struct cq_view *sealed_records;        /* what commit.records points to, owned */

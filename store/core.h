@@ -60,7 +60,8 @@ struct store_core {
     cq_worker_t *reader;
     store_jobs_t *jobs;
     store_route_t *route;
-    cq_timer_t *tick; /* 1 s */
+    cq_timer_t *tick;    /* 1 s */
+    cq_timer_t *company; /* while a batch waits for more */
     struct cq_id epoch;
     store_snapshot_t *snapshot; /* of this turn, opened when first needed */
     struct store_batch *building;

@@ -192,6 +192,7 @@ store_core_append(struct store_core *core,
         }
     }
     write_record(core, kind, fields);
+    core->building->hurries = true;
     if (!core->building->begun_mono_us && core->bus) {
         core->building->begun_mono_us = cq_bus_read_mono_us(core->bus);
     }
@@ -210,6 +211,7 @@ store_core_put(struct store_core *core,
                struct cq_view value)
 {
     store_batch_put(core->building, t, store_key_view(key), value, true);
+    core->building->hurries = true;
 }
 
 /* ---- answering ---- */
@@ -220,13 +222,24 @@ store_core_pending(struct store_core *core)
     return store_batch_is_empty(core->building) ? core->committing : core->building;
 }
 
+/* The batch that an answer has to wait for, which it hurries; NULL: none. */
+static struct store_batch *
+join(struct store_core *core)
+{
+    struct store_batch *b = store_core_pending(core);
+    if (b) {
+        b->hurries = true;
+    }
+    return b;
+}
+
 void
 store_core_reply(struct store_core *core,
                  const struct cq_bus_from *to,
                  const struct cq_schema *s,
                  const void *in)
 {
-    struct store_batch *b = store_core_pending(core);
+    struct store_batch *b = join(core);
     if (to->rid == 0) {
         return;
     }
@@ -243,7 +256,7 @@ store_core_reply_raw(struct store_core *core,
                      size_t field_count,
                      struct cq_view raw)
 {
-    struct store_batch *b = store_core_pending(core);
+    struct store_batch *b = join(core);
     if (b) {
         store_batch_reply(b, to, field_count, raw);
     } else {
@@ -257,7 +270,7 @@ store_core_reply_err(struct store_core *core,
                      int err,
                      uint64_t detail)
 {
-    struct store_batch *b = store_core_pending(core);
+    struct store_batch *b = join(core);
     if (to->rid == 0) {
         return;
     }
@@ -271,7 +284,7 @@ store_core_reply_err(struct store_core *core,
 void
 store_core_after(struct store_core *core, store_batch_fn *fn, void *arg)
 {
-    struct store_batch *b = store_core_pending(core);
+    struct store_batch *b = join(core);
     if (b) {
         store_batch_after(b, fn, arg);
     } else {

@@ -242,10 +242,9 @@ ack_chat(struct store_core *core, struct store_call *call, const struct cq_ack_c
     return rc;
 }
 
-int
-store_on_ack(struct store_core *core, struct store_call *call, const void *in)
+static int
+set_cursors(struct store_core *core, struct store_call *call, const struct cq_ack *ack)
 {
-    const struct cq_ack *ack = in;
     cq_reader_t r = cq_list_reader(&ack->cursors);
     int rc = store_core_writable(core);
     int first_rc = rc;
@@ -256,11 +255,19 @@ store_on_ack(struct store_core *core, struct store_call *call, const void *in)
         int chat_rc = rc ? rc : ack_chat(core, call, &cursor);
         first_rc = first_rc ? first_rc : chat_rc;
     }
-    if (first_rc) {
-        return first_rc;
+    return first_rc;
+}
+
+int
+store_on_ack(struct store_core *core, struct store_call *call, const void *in)
+{
+    bool hurries = core->building->hurries;
+    int rc = set_cursors(core, call, in);
+    if (!rc) {
+        store_core_reply(core, call->from, &cq_empty_schema, "");
     }
-    store_core_reply(core, call->from, &cq_empty_schema, "");
-    return 0;
+    core->building->hurries = hurries; /* receipts do not: see core.c */
+    return rc;
 }
 
 int
