@@ -541,6 +541,10 @@ static void
 on_poll(uv_poll_t *poll, int status, int events)
 {
     edge_conn_t *c = (edge_conn_t *)poll;
+    cq_loop_breathe(c->net->cfg.loop);
+    if (c->state == EDGE_CONN_GONE || c->is_later || !c->events) {
+        return; /* meanwhile */
+    }
     if (status < 0) {
         edge_net_kill(c);
         return;

@@ -13,6 +13,7 @@
 #include "common/rt/loop.h"
 
 #include <malloc.h>
+#include <sched.h>
 #include <signal.h>
 #include <time.h>
 #include <uv.h>
@@ -26,6 +27,7 @@
 enum {
     HOOKS_MAX = 8,
     WATCHES_MAX = 32,
+    BREATH_EVENTS = 128, /* above what a busy turn brings, so as not to tear its batch */
     CLOSE_ROUNDS = 32
 };
 
@@ -45,6 +47,7 @@ struct cq_loop {
     uv_idle_t idle; /* active while a watched socket has input left */
     uv_signal_t signals[2];
     uv_signal_t hangup;
+    size_t event_count; /* since the last turn, of those that cq_loop_breathe was told of */
     struct hooks on_turn;
     struct hooks on_flush;
     struct hook on_signal;
@@ -148,12 +151,34 @@ run_hooks(const struct hooks *hooks)
 }
 
 static void
-on_prepare(uv_prepare_t *uv)
+take_turn(cq_loop_t *loop)
 {
-    cq_loop_t *loop = uv->data;
+    loop->event_count = 0;
     read_watches(loop);
     run_hooks(&loop->on_turn);
     run_hooks(&loop->on_flush);
+}
+
+void
+cq_loop_breathe(cq_loop_t *loop)
+{
+    if (++loop->event_count < BREATH_EVENTS) {
+        return;
+    }
+    /* Their descriptors may be readable without our having been told yet. */
+    for (size_t i = 0; i < loop->watch_count; i++) {
+        if (loop->watches[i]) {
+            loop->watches[i]->is_ready = true;
+        }
+    }
+    take_turn(loop);
+}
+
+static void
+on_prepare(uv_prepare_t *uv)
+{
+    cq_loop_t *loop = uv->data;
+    take_turn(loop);
     if (check_watches(loop)) {
         (void)uv_idle_start(&loop->idle, on_idle);
     } else {
@@ -310,6 +335,18 @@ keep_free_memory(void)
     /* NOLINTEND(concurrency-mt-unsafe) */
 }
 
+/* A message wakes some twenty threads, one after the other. With the usual policy each interrupts
+ * whoever is at work, who then has little to send; as SCHED_BATCH it waits for the end of the
+ * other's time slice, or sleep, so turns are longer and carry more: a third less CPU per message
+ * when the processors are busy. It makes no difference where one is idle. The threads of ZeroMQ
+ * and of workers inherit it. */
+static void
+let_others_finish(void)
+{
+    const struct sched_param none = {0};
+    (void)sched_setscheduler(0, SCHED_BATCH, &none);
+}
+
 cq_loop_t *
 cq_loop_new(void)
 {
@@ -317,6 +354,7 @@ cq_loop_new(void)
     (void)signal(SIGPIPE, SIG_IGN);
     cq_pid_remember();
     keep_free_memory();
+    let_others_finish();
     tame_czmq();
     cq_loop_t *loop = cq_alloc(sizeof *loop);
     int rc = uv_loop_init(&loop->uv);

@@ -35,6 +35,10 @@ void cq_loop_on_hangup(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 void cq_loop_on_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* The same, but after all turn hooks: for what sends what they have queued (the bus). At most 8. */
 void cq_loop_on_flush(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
+/* libuv hands out all that is ready, thousands of events at times, before a turn ends. Call first
+ * in a callback of which there may be so many: every so often a turn is put in between, in which
+ * anything may happen, also to what the callback is about. Not from hooks. */
+void cq_loop_breathe(cq_loop_t *loop);
 /* Takes a turn or flush hook out again. */
 void cq_loop_off_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* The uv_loop_t, for libraries that want it (libwebsockets, hiredis). */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MPL-2.0 */
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -370,6 +371,57 @@ stop_before_run(void **state)
     assert_false(f->timed_out);
 }
 
+static void
+on_many_events(void *ctx)
+{
+    struct fixture *f = ctx;
+    for (int i = 0; i < 1000; i++) {
+        cq_loop_breathe(f->loop);
+        f->fired += f->received; /* events that came behind the message */
+    }
+    cq_loop_stop(f->loop);
+}
+
+/* A message that waits while one iteration brings many events is read, and what it produces is
+ * sent, between them. */
+static void
+breathing_lets_messages_through(void **state)
+{
+    struct fixture *f = *state;
+    cq_timer_t *t = cq_timer_new(f->loop, on_many_events, f);
+    open_pair(f);
+    f->wanted = 2; /* never */
+    f->bound = 7;
+    f->watch = cq_zwatch_new(f->loop, zsock_resolve(f->b), on_input, f);
+    cq_loop_on_flush(f->loop, on_flush, f);
+    cq_timer_start(t, 0, 0);
+    assert_int_equal(zmq_send(zsock_resolve(f->a), "x", 1, 0), 1);
+    cq_loop_run(f->loop);
+    assert_int_equal(f->received, 1);
+    assert_in_range(f->fired, 500, 999);
+    assert_true(f->order_size >= 7); /* 'f's */
+    cq_timer_destroy(&t);
+}
+
+static void *
+tell_policy(void *arg)
+{
+    *(int *)arg = sched_getscheduler(0);
+    return NULL;
+}
+
+static void
+threads_are_batch(void **state)
+{
+    int policy = -1;
+    pthread_t thread;
+    (void)state;
+    assert_int_equal(sched_getscheduler(0), SCHED_BATCH);
+    assert_int_equal(pthread_create(&thread, NULL, tell_policy, &policy), 0);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(policy, SCHED_BATCH);
+}
+
 int
 main(void)
 {
@@ -381,6 +433,8 @@ main(void)
         cmocka_unit_test_setup_teardown(watch_survives_swallowed_edges, setup, teardown),
         cmocka_unit_test_setup_teardown(watch_of_another_thread_misses_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(watch_pauses, setup, teardown),
+        cmocka_unit_test_setup_teardown(breathing_lets_messages_through, setup, teardown),
+        cmocka_unit_test_setup_teardown(threads_are_batch, setup, teardown),
         cmocka_unit_test_setup_teardown(sleeps_when_idle, setup, teardown),
         cmocka_unit_test_setup_teardown(pid_is_right_after_a_fork, setup, teardown),
         cmocka_unit_test_setup_teardown(signals_stop_or_call, setup, teardown),
