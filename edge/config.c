@@ -49,7 +49,7 @@ const struct cq_config_item edge_config_items[] = {
      "time for a PROXY header, TLS and the whole of a request together"},
     {"auth-timeout-ms", CQ_CONFIG_UINT, AT(auth_timeout_ms), "10000", 100, 600000, "ms",
      "time to log in"},
-    {"newcomer-share-percent", CQ_CONFIG_UINT, AT(newcomer_share_percent), "30", 1, 100, "%",
+    {"newcomer-share-percent", CQ_CONFIG_UINT, AT(newcomer_share_percent), "20", 1, 100, "%",
      "of its time for those who are not logged in yet: a storm must not make the others wait"},
     {"session-max", CQ_CONFIG_UINT, AT(session_max), "100000", 1, 1000000, "", "sessions at most"},
     {"address-connections-max", CQ_CONFIG_UINT, AT(address_connections_max), "20000", 0, 1000000,

@@ -17,6 +17,7 @@ enum {
     SYNC_RID = 2,
     STORM_S = 120,
     SETTLE_S = 5,
+    LISTS_PER_S = 1000, /* presence takes its time to ask for friends' lists */
     QUIET = 0,
     BLIP = 1,
     GONE = 2
@@ -276,7 +277,7 @@ open_and_say_memory(void)
     static struct bench_sample before, after;
     bench_measure_memory(&run.procs, &before);
     open_all(NULL);
-    wait_ms(1000 * SETTLE_S);
+    wait_ms(1000 * (SETTLE_S + run.user_count / LISTS_PER_S));
     bench_measure_memory(&run.procs, &after);
     bench_measure_say_memory("pss_per_user", &run.procs, &before, &after, (double)run.user_count);
 }
