@@ -9,9 +9,10 @@
 #include "tests/bench/measure.h"
 
 struct bench_system {
-    char *data;    /* the folder that deploy/run.sh was given */
-    char *tls_ca;  /* the edges speak TLS with a certificate of this file; empty: plain */
-    uint64_t port; /* of the first edge, the others are behind it */
+    char *data;       /* the folder that deploy/run.sh was given */
+    char *tls_ca;     /* the edges speak TLS with a certificate of this file; empty: plain */
+    uint64_t port;    /* of the first edge, the others are behind it */
+    uint64_t through; /* of a load balancer: where all connect instead; 0: none (failover) */
 };
 
 /* Rows of every benchmark's options; the struct begins with struct bench_system. */
@@ -44,7 +45,8 @@ struct bench_system {
             "the people's file of chasqui-bench-seed"                             \
     }
 
-/* TLS if it is wanted, and the list of edges that clients come back to. Gives the first's port. */
+/* TLS if it is wanted, and the list of edges that clients come back to. Gives the first's port, or
+ * the load balancer's. */
 uint16_t bench_system_use(const struct bench_system *s, const struct bench_procs *procs);
 
 /* Each takes argv behind the benchmark's name and returns the exit code. */

@@ -110,6 +110,8 @@ static const struct cq_config_item items[] = {
      "of talk before and after"},
     {"restart", CQ_CONFIG_STR, offsetof(struct options, restart), "", 0, 4096, "",
      "a command that restarts the edges; nothing is killed"},
+    {"through", CQ_CONFIG_UINT, offsetof(struct options, system.through), "0", 0, 65535, "",
+     "port of a load balancer in front of the edges, which chooses for all; 0: none"},
     {"hang", CQ_CONFIG_BOOL, offsetof(struct options, hang), "false", 0, 0, "",
      "the edge is stopped and not killed; back is counted from the end of the heartbeat's limit"},
 };
@@ -128,19 +130,20 @@ bench_failover_run(int argc, char **argv)
         return rc > 0 ? 0 : 2;
     }
     bench_measure_find(&procs, o.system.data);
-    bench_measure_begin("failover", "%" PRIu64 " sessions, %" PRIu64 " messages/s%s%s", o.sessions,
-                        o.rate,
-                        o.restart[0] ? ", rolling restart"
-                        : o.hang     ? ", the edge hangs"
-                                     : "",
-                        o.system.tls_ca[0] ? ", TLS" : "");
+    bench_measure_begin(
+        "failover", "%" PRIu64 " sessions, %" PRIu64 " messages/s%s%s%s", o.sessions, o.rate,
+        o.restart[0] ? ", rolling restart"
+        : o.hang     ? ", the edge hangs"
+                     : "",
+        o.system.tls_ca[0] ? ", TLS" : "", o.system.through ? ", HAProxy in front" : "");
     uint16_t first = bench_system_use(&o.system, &procs);
+    size_t last = o.system.through ? 0 : bench_measure_edges(&procs) - 1;
     struct bench_pairs_cfg talk = {.seed = o.seed,
                                    .pairs = o.sessions,
                                    .bytes = 200,
                                    .rate = o.rate,
                                    .port_x = first,
-                                   .port_y = (uint16_t)(first + bench_measure_edges(&procs) - 1),
+                                   .port_y = (uint16_t)(first + last),
                                    .is_returning = true,
                                    .is_mixed = true};
     if (o.hang) {

@@ -41,6 +41,10 @@ bench_system_use(const struct bench_system *s, const struct bench_procs *procs)
     for (size_t i = 0; i < edges; i++) {
         ports[i] = (uint16_t)(s->port + i);
     }
+    if (s->through) {
+        ports[0] = (uint16_t)s->through;
+        edges = 1;
+    }
     bench_client_edges(ports, edges);
     if (s->tls_ca[0]) {
         bench_conn_use_tls(s->tls_ca);

@@ -6,7 +6,8 @@ set -euo pipefail
 REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 BIN=${CHASQUI_BIN:-$REPO/build/release/bin}
 SCRATCH=
-PEER= # mosquitto
+PEER= # mosquitto, or HAProxy
+BALANCER=127.0.0.9 # where HAProxy connects to edges from
 LOAD= # the load generator's pid while it runs
 WARM_UP=200 # sessions of idle that come first
 
@@ -18,6 +19,7 @@ with edges, [--edges N] [--tls]; without --edges: two, and in idle and storm as 
             open loop: --rate 500 (messages per second in total), latency counted from when each was due
   failover  an edge is killed under those who talk: --sessions 200 --rate 500
             --hang true: it hangs; heartbeats every 2 s, limit 6 s (CHASQUI_BENCH_EDGE may say otherwise)
+            --haproxy: clients come through HAProxy (deploy/haproxy.cfg, TLS passed through), which finds them another edge; also rolling
   rolling   the edges are restarted one by one under those who talk: --sessions 200 --rate 500
   flap      half of the users lose their connections at once and come back, while others chat: --users 20000 --friends 50 --seconds 10
   idle      what sessions cost that say nothing: --sessions 2000 --seconds 25; --sessions most: what fits on one edge here, or on --edges N
@@ -122,6 +124,9 @@ prepare_programs() {
     if [[ " ${OPTIONS[*]} " == *" --hang true "* ]]; then
         limits+=(--heartbeat-interval-ms 2000 --heartbeat-limit-ms 6000)
     fi
+    if [[ $HAPROXY == yes ]]; then
+        limits+=(--proxy-from "$BALANCER" --drain-notice-ms 3000 --peers "''")
+    fi
     printf '#!/bin/sh\nexec "%s" "$@" --session-max 1000000 %s %s\n' "$BIN/chasqui-edge" "${limits[*]}" \
         "${CHASQUI_BENCH_EDGE:-}" >"$SCRATCH/bin/chasqui-edge"
     chmod +x -- "$SCRATCH/bin/chasqui-edge"
@@ -137,6 +142,24 @@ start_system() {
     # /proc/PID/io and smaps_rollup of a process that may not dump core are for root alone.
     CHASQUI_ALLOW_CORE=1 CHASQUI_BIN=$SCRATCH/bin "$REPO/deploy/run.sh" "${options[@]}" --port "$PORT" >&2 ||
         die "the system does not start"
+}
+
+# HAProxy in front of the first two edges, as an operator would start it; until it passes people on.
+start_haproxy() {
+    local daemon port tries said
+    daemon=$(PATH=$PATH:/usr/sbin command -v haproxy) || die "haproxy is missing: apt-get install haproxy"
+    port=$(free_port)
+    CHASQUI_BIND=127.0.0.1:$port CHASQUI_EDGE_1=127.0.0.1:$PORT CHASQUI_EDGE_2=127.0.0.1:$((PORT + 1)) CHASQUI_SOURCE=$BALANCER \
+        CHASQUI_MAXCONN=9000 "$daemon" -db -f "$REPO/deploy/haproxy.cfg" >"$SCRATCH/haproxy.log" 2>&1 &
+    PEER=$!
+    for ((tries = 0; tries < 50; tries++)); do
+        said=$(printf 'GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' |
+            timeout 3 openssl s_client -quiet -verify_quiet -CAfile "$SCRATCH/data/tls/ca.pem" -connect "127.0.0.1:$port" 2>/dev/null) || true
+        [[ $said != "HTTP/1."?" 200"* ]] || break
+        sleep 0.2
+    done
+    ((tries < 50)) || die "HAProxy passes nobody on: $(tail -n 3 -- "$SCRATCH/haproxy.log")"
+    OPTIONS+=(--through "$port")
 }
 
 # seed_people NAME OPTIONS...: fills the store; takes --users and --friends for itself and leaves the others in OPTIONS.
@@ -175,7 +198,7 @@ seed_people() {
     OPTIONS=("${rest[@]}" --seed "$SCRATCH/people")
 }
 
-# Sets EDGES and TLS; what is left for the benchmark is in OPTIONS.
+# Sets EDGES, TLS and HAPROXY; what is left for the benchmark is in OPTIONS.
 take_options() {
     OPTIONS=()
     while (($#)); do
@@ -185,6 +208,7 @@ take_options() {
                 shift
                 ;;
             --tls) TLS=yes ;;
+            --haproxy) TLS=yes HAPROXY=yes ;;
             *) OPTIONS+=("$1") ;;
         esac
         shift
@@ -251,6 +275,7 @@ main() {
     local name=${1:-} words
     EDGES=
     TLS=no
+    HAPROXY=no
     case $name in
         mosquitto)
             shift
@@ -279,6 +304,7 @@ main() {
     [[ -x $BIN/chasqui-bench && -x $BIN/chasqui-bench-store ]] ||
         die "$BIN/chasqui-bench is missing: build with BUILD_TESTING=ON (see --help)"
     take_options "$@"
+    [[ $HAPROXY == no || $name == failover || $name == rolling ]] || die "--haproxy is for failover and rolling"
     size_system "$name"
     SCRATCH=$(mktemp -d "${TMPDIR:-/tmp}/chasqui-bench.XXXXXX")
     trap clean_up EXIT
@@ -308,6 +334,7 @@ main() {
         "$CHASQUI_BENCH_HOOK" "$SCRATCH/data" >&2 & # a profiler, for example
     fi
     [[ $TLS == no ]] || OPTIONS+=(--tls-ca "$SCRATCH/data/tls/ca.pem")
+    [[ $HAPROXY == no ]] || start_haproxy
     if [[ $name == rolling ]]; then
         name=failover
         printf -v words '%q ' env CHASQUI_ALLOW_CORE=1 "CHASQUI_BIN=$SCRATCH/bin" "$REPO/deploy/run.sh" \
