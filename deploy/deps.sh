@@ -12,7 +12,7 @@ RUN_PACKAGES=(
     redis-server openssl
 )
 TEST_PACKAGES=(
-    openssl chafa libcmocka-dev python3 python3-pil python3-pytest python3-msgpack python3-zmq python3-redis python3-nacl python3-websocket
+    openssl chafa libcmocka-dev python3 python3-pil python3-pytest python3-pytest-xdist python3-msgpack python3-zmq python3-redis python3-nacl python3-websocket
     python3-prometheus-client
     clang clang-format clang-tidy libclang-rt-14-dev shellcheck lmdb-utils haproxy
 )
