@@ -64,7 +64,7 @@ static const struct cq_config_item items[] = {
     ITEM("checkpoint-records",
          UINT,
          checkpoint_records,
-         "500000",
+         "350000",
          1,
          10000000,
          "records",

@@ -12,6 +12,7 @@
 
 #include "store/checkpoint.h"
 #include "store/core.h"
+#include "store/heap.h"
 #include "store/record.h"
 
 /* META row of a number; 0 if absent. */
@@ -95,7 +96,8 @@ enum {
     PART_INTERVALS =
         2, /* rows are written after so many checkpoint intervals: a crash leaves less */
     PART_MIN = 200000,
-    PRELOAD_ROOM = 65536
+    PRELOAD_ROOM = 65536,
+    CHAT_BYTES = 1400, /* of one in memory, as a rule */
 };
 
 struct replay {
@@ -195,20 +197,36 @@ compare_wanted(const void *left, const void *right)
     return (a->order > b->order) - (a->order < b->order);
 }
 
+/* Sorted, each once. */
+static void
+sort_wanted(struct preload *p)
+{
+    size_t kept = 0;
+    if (p->count) {
+        qsort(p->list, p->count, sizeof *p->list, compare_wanted);
+    }
+    for (size_t i = 0; i < p->count; i++) {
+        if (!kept || !cq_id_eq(&p->list[kept - 1].chat, &p->list[i].chat)) {
+            p->list[kept++] = p->list[i];
+        }
+    }
+    p->count = kept;
+}
+
 static void
 preload(struct store_core *core, store_snapshot_t *s, uint64_t first, uint64_t end)
 {
     struct preload p = {.end = end};
     int rc = store_snapshot_log(s, first, want_record, &p);
-    if (!rc && p.count) {
-        qsort(p.list, p.count, sizeof *p.list, compare_wanted);
-    }
+    sort_wanted(&p);
+    store_heap_t *heap = rc ? NULL : store_heap_expect(p.count * CHAT_BYTES);
     for (size_t i = 0; !rc && i < p.count; i++) {
         struct store_chat *chat = NULL;
         /* A chat that begins in this part is not there yet; other errors come up again. */
         (void)!store_projection_chat(core->projection, &p.list[i].chat, &chat);
     }
     free(p.list);
+    store_heap_settle(&heap);
 }
 
 /* Writes the rows of everything applied so far. */

@@ -44,7 +44,7 @@ static const struct cq_config_item items[] = {
      "so many messages bring one read receipt (0: none)"},
     {OPTION("behind", UINT, behind), "0", 0, 100000000, "",
      "stop as a crash would, with the rows so many records behind the log (0: complete)"},
-    {OPTION("checkpoint-records", UINT, checkpoint_records), "500000", 1, 10000000, "", ""},
+    {OPTION("checkpoint-records", UINT, checkpoint_records), "350000", 1, 10000000, "", ""},
 };
 
 enum {

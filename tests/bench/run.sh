@@ -221,7 +221,7 @@ ask() {
     shift
     case $name in
         history) users=500 filled=4000000 ;;
-        recovery) filled=2000000 behind=500000 ;;
+        recovery) filled=2000000 behind=350000 ;;
     esac
     while (($#)); do
         case $1 in

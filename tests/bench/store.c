@@ -43,7 +43,7 @@ static const struct cq_config_item items[] = {
     {OPTION("batch", UINT, batch), "1024", 1, BATCH_MAX, "", "messages per commit"},
     {OPTION("bytes", UINT, bytes), "200", 1, CQ_TEXT_MAX, "bytes", "length of a text"},
     {OPTION("chat-cache", UINT, cache), "1000000", 1, 100000000, "", "unchanged chats in memory"},
-    {OPTION("checkpoint-records", UINT, checkpoint_records), "500000", 1, 10000000, "",
+    {OPTION("checkpoint-records", UINT, checkpoint_records), "350000", 1, 10000000, "",
      "a round of write-behind begins so far behind the head"},
     {OPTION("log-only", UINT, log_only), "0", 0, LOG_ONLY_CYCLE, "",
      "of 640 commits in a row, so many carry no write-behind, to compare with the others"},
