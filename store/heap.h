@@ -10,8 +10,8 @@ typedef struct store_heap store_heap_t;
 
 /* malloc is about to be asked for about so many bytes in small pieces by this thread, the program's
  * first: has the kernel make huge pages of them, ahead of their use, on another processor. Half of
- * the time of a replay went into the first touch of its memory. NULL: not worth it, or not to be had;
- * nothing depends on it. */
+ * the time of a replay went into the first touch of its memory. NULL: not worth it, or not to be
+ * had; nothing depends on it. */
 store_heap_t *store_heap_expect(size_t bytes);
 /* All that was expected has been allocated: what is left goes back to the kernel. */
 void store_heap_settle(store_heap_t **heap);
