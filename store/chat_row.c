@@ -297,7 +297,11 @@ read_open_block(cq_reader_t *r, struct store_chat *c)
     c->tail_rank = c->members[0].sent - sent;
     uint64_t rank = c->tail_rank;
     if (count) {
-        c->tail_room = STORE_CHAT_BLOCK;
+        /* As it would have grown: a million chats in memory are loaded ones. */
+        c->tail_room = 4;
+        while (c->tail_room <= count) {
+            c->tail_room *= 2;
+        }
         c->tail = cq_alloc(c->tail_room * sizeof *c->tail);
         c->tail_count = count;
     }

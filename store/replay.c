@@ -97,7 +97,7 @@ enum {
         2, /* rows are written after so many checkpoint intervals: a crash leaves less */
     PART_MIN = 200000,
     PRELOAD_ROOM = 65536,
-    CHAT_BYTES = 1400, /* of one in memory, as a rule */
+    CHAT_BYTES = 1200, /* of one in memory, as a rule */
 };
 
 struct replay {

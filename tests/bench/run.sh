@@ -50,7 +50,8 @@ die() {
 
 clean_up() {
     [[ -z $LOAD ]] || kill "$LOAD" 2>/dev/null || true
-    [[ -z $PEER ]] || kill "$PEER" 2>/dev/null || true
+    # It may be writing into the folder that is removed next.
+    [[ -z $PEER ]] || { kill "$PEER" && wait "$PEER"; } 2>/dev/null || true
     [[ -n $SCRATCH ]] || return 0
     if [[ -d $SCRATCH/data/run ]]; then
         "$REPO/deploy/run.sh" --stop --data "$SCRATCH/data" >/dev/null 2>&1 || true
