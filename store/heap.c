@@ -45,7 +45,7 @@ populate(void *arg)
 static void
 find_room(struct store_heap *h, size_t bytes)
 {
-    /* NOLINTBEGIN(concurrency-mt-unsafe): at the start, before there are threads */
+    /* NOLINTBEGIN(concurrency-mt-unsafe): glibc locks its heap for it */
     (void)mallopt(M_MMAP_MAX, 0); /* at the end of the heap, not somewhere else … */
     (void)mallopt(M_TRIM_THRESHOLD, INT32_MAX);
     uint8_t *p = malloc(bytes);
