@@ -15,7 +15,9 @@
 #include <malloc.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/signalfd.h>
 #include <time.h>
+#include <unistd.h>
 #include <uv.h>
 
 #include <czmq.h>
@@ -45,13 +47,14 @@ struct cq_loop {
     uv_loop_t uv;
     uv_prepare_t prepare;
     uv_idle_t idle; /* active while a watched socket has input left */
-    uv_signal_t signals[2];
-    uv_signal_t hangup;
+    int signal_fd;
+    uv_poll_t signals;
     size_t event_count; /* since the last turn, of those that cq_loop_breathe was told of */
     struct hooks on_turn;
     struct hooks on_flush;
     struct hook on_signal;
     struct hook on_hangup;
+    bool minds_hangup;                 /* there was an on_hangup once */
     cq_zwatch_t *watches[WATCHES_MAX]; /* NULL: free place */
     size_t watch_count;                /* places in use, free ones in between included */
 };
@@ -298,16 +301,52 @@ cq_timer_destroy(cq_timer_t **t)
 
 /* ---- the loop ---- */
 
+/* Signals are read from a descriptor and interrupt nothing, in no thread: CZMQ asserts that some
+ * calls succeed which a signal can interrupt, and takes an interrupted wait for an answer. */
+
+static const int signal_numbers[] = {SIGINT, SIGTERM, SIGHUP};
+
 static void
-on_signal(uv_signal_t *uv, int number)
+take_signal(cq_loop_t *loop, uint32_t number)
 {
-    (void)number;
-    cq_loop_t *loop = uv->data;
-    if (loop->on_signal.fn) {
-        loop->on_signal.fn(loop->on_signal.ctx);
-    } else {
+    bool is_hangup = number == SIGHUP && loop->minds_hangup;
+    struct hook hook = is_hangup ? loop->on_hangup : loop->on_signal;
+    if (hook.fn) {
+        hook.fn(hook.ctx);
+    } else if (!is_hangup) {
         uv_stop(&loop->uv);
     }
+}
+
+static void
+on_signals(uv_poll_t *uv, int status, int events)
+{
+    (void)status;
+    (void)events;
+    cq_loop_t *loop = uv->data;
+    struct signalfd_siginfo info;
+    while (read(loop->signal_fd, &info, sizeof info) == (ssize_t)sizeof info) {
+        take_signal(loop, info.ssi_signo);
+    }
+}
+
+/* In this thread and those it starts from now on, for good. */
+static void
+watch_signals(cq_loop_t *loop)
+{
+    sigset_t set;
+    (void)sigemptyset(&set);
+    for (size_t i = 0; i < sizeof signal_numbers / sizeof signal_numbers[0]; i++) {
+        (void)sigaddset(&set, signal_numbers[i]);
+    }
+    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+    loop->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
+    CQ_ASSERT(loop->signal_fd >= 0);
+    int rc = uv_poll_init(&loop->uv, &loop->signals, loop->signal_fd);
+    CQ_ASSERT(rc == 0);
+    loop->signals.data = loop;
+    rc = uv_poll_start(&loop->signals, UV_READABLE, on_signals);
+    CQ_ASSERT(rc == 0);
 }
 
 /* CZMQ would catch the signals itself and write its log to stdout. */
@@ -350,7 +389,6 @@ let_others_finish(void)
 cq_loop_t *
 cq_loop_new(void)
 {
-    static const int numbers[] = {SIGINT, SIGTERM};
     (void)signal(SIGPIPE, SIG_IGN);
     cq_pid_remember();
     cq_loop_keep_memory();
@@ -361,16 +399,9 @@ cq_loop_new(void)
     CQ_ASSERT(rc == 0);
     (void)uv_prepare_init(&loop->uv, &loop->prepare);
     (void)uv_idle_init(&loop->uv, &loop->idle);
-    (void)uv_signal_init(&loop->uv, &loop->hangup);
-    loop->hangup.data = loop;
     loop->prepare.data = loop;
     (void)uv_prepare_start(&loop->prepare, on_prepare);
-    for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
-        (void)uv_signal_init(&loop->uv, &loop->signals[i]);
-        loop->signals[i].data = loop;
-        rc = uv_signal_start(&loop->signals[i], on_signal, numbers[i]);
-        CQ_ASSERT(rc == 0);
-    }
+    watch_signals(loop);
     return loop;
 }
 
@@ -384,13 +415,12 @@ cq_loop_destroy(cq_loop_t **loop)
     *loop = NULL;
     uv_close((uv_handle_t *)&self->prepare, NULL);
     uv_close((uv_handle_t *)&self->idle, NULL);
-    uv_close((uv_handle_t *)&self->signals[0], NULL);
-    uv_close((uv_handle_t *)&self->signals[1], NULL);
-    uv_close((uv_handle_t *)&self->hangup, NULL);
+    uv_close((uv_handle_t *)&self->signals, NULL);
     /* A library may need a few rounds to close what it has; one that forgot a handle must not hang
      * the exit. */
     for (int i = 0; i < CLOSE_ROUNDS && uv_run(&self->uv, UV_RUN_NOWAIT); i++) {
     }
+    (void)close(self->signal_fd);
     if (uv_loop_close(&self->uv) == 0) {
         free(self);
     } else {
@@ -416,24 +446,11 @@ cq_loop_on_signal(cq_loop_t *loop, cq_loop_fn *fn, void *ctx)
     loop->on_signal = (struct hook){fn, ctx};
 }
 
-static void
-on_hangup(uv_signal_t *uv, int number)
-{
-    (void)number;
-    cq_loop_t *loop = uv->data;
-    if (loop->on_hangup.fn) {
-        loop->on_hangup.fn(loop->on_hangup.ctx);
-    }
-}
-
 void
 cq_loop_on_hangup(cq_loop_t *loop, cq_loop_fn *fn, void *ctx)
 {
     loop->on_hangup = (struct hook){fn, ctx};
-    if (fn) {
-        int rc = uv_signal_start(&loop->hangup, on_hangup, SIGHUP);
-        CQ_ASSERT(rc == 0);
-    }
+    loop->minds_hangup = true;
 }
 
 static void

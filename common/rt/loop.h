@@ -29,10 +29,11 @@ void cq_loop_destroy(cq_loop_t **loop);
 /* Runs until cq_loop_stop(). */
 void cq_loop_run(cq_loop_t *loop);
 void cq_loop_stop(cq_loop_t *loop);
-/* SIGINT and SIGTERM call fn (once each signal); without this they stop the loop. SIGPIPE is
- * ignored by cq_loop_new. */
+/* SIGINT and SIGTERM call fn; without this they stop the loop. They, and SIGHUP, are taken by the
+ * loop only: cq_loop_new blocks them in the calling thread, and so in those it starts later, for
+ * good. SIGPIPE is ignored. */
 void cq_loop_on_signal(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
-/* SIGHUP calls fn; without this, or with fn NULL, it is ignored once this was called. */
+/* SIGHUP calls fn, or is ignored with fn NULL; if this is never called it is like SIGTERM. */
 void cq_loop_on_hangup(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* fn runs at the end of every turn. At most 8 hooks. */
 void cq_loop_on_turn(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);

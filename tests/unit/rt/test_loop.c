@@ -363,6 +363,26 @@ signals_stop_or_call(void **state)
 }
 
 static void
+a_hangup_ends_unless_somebody_minds_it(void **state)
+{
+    struct fixture *f = *state;
+    (void)raise(SIGHUP);
+    cq_loop_run(f->loop);
+    assert_false(f->timed_out);
+    cq_loop_on_hangup(f->loop, on_signal, f);
+    (void)raise(SIGHUP);
+    cq_loop_run(f->loop);
+    assert_int_equal(f->fired, 1);
+    cq_loop_on_hangup(f->loop, NULL, NULL);
+    (void)raise(SIGHUP); /* nothing */
+    cq_timer_t *end = cq_timer_new(f->loop, on_signal, f);
+    cq_timer_start(end, 20, 0);
+    cq_loop_run(f->loop);
+    assert_int_equal(f->fired, 2);
+    cq_timer_destroy(&end);
+}
+
+static void
 stop_before_run(void **state)
 {
     struct fixture *f = *state;
@@ -438,6 +458,7 @@ main(void)
         cmocka_unit_test_setup_teardown(sleeps_when_idle, setup, teardown),
         cmocka_unit_test_setup_teardown(pid_is_right_after_a_fork, setup, teardown),
         cmocka_unit_test_setup_teardown(signals_stop_or_call, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_hangup_ends_unless_somebody_minds_it, setup, teardown),
         cmocka_unit_test_setup_teardown(stop_before_run, setup, teardown),
     };
     return cmocka_run_group_tests_name("rt.loop", tests, NULL, NULL);

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: MPL-2.0 */
+#include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
@@ -13,7 +15,8 @@
 
 enum {
     JOBS = 3000,
-    QUEUE = 64
+    QUEUE = 64,
+    STARTS = 100
 };
 
 struct job {
@@ -193,6 +196,38 @@ full_is_busy(void **state)
     assert_int_equal(f->done, QUEUE);
 }
 
+/* A service may be told to end while it starts; CZMQ's actors do not bear that. */
+struct nuisance {
+    pthread_t victim;
+    atomic_bool is_over;
+};
+
+static void *
+disturb(void *arg)
+{
+    struct nuisance *n = arg;
+    while (!atomic_load(&n->is_over)) {
+        (void)pthread_kill(n->victim, SIGINT);
+        (void)usleep(20);
+    }
+    return NULL;
+}
+
+static void
+signals_do_not_disturb_start_and_end(void **state)
+{
+    struct fixture *f = *state;
+    struct nuisance n = {.victim = pthread_self()};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, disturb, &n), 0);
+    for (int i = 0; i < STARTS; i++) {
+        start(f, 2);
+        cq_worker_destroy(&f->worker);
+    }
+    atomic_store(&n.is_over, true);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
 int
 main(void)
 {
@@ -201,6 +236,7 @@ main(void)
         cmocka_unit_test_setup_teardown(many_threads_share, setup, teardown),
         cmocka_unit_test_setup_teardown(destroy_waits_for_jobs, setup, teardown),
         cmocka_unit_test_setup_teardown(full_is_busy, setup, teardown),
+        cmocka_unit_test_setup_teardown(signals_do_not_disturb_start_and_end, setup, teardown),
     };
     return cmocka_run_group_tests_name("rt.worker", tests, NULL, NULL);
 }
