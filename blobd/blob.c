@@ -136,8 +136,15 @@ blobd_blob_remove(blobd_volume_t *v, const struct cq_id *id)
 {
     char name[BLOBD_NAME_SIZE];
     blobd_volume_blob_name(name, id);
-    if (unlinkat(v->dir_fd, name, 0)) {
-        return errno == ENOENT ? 0 : blobd_volume_errno(errno);
+    blobd_tally_begin(v->tally);
+    uint64_t bytes = blobd_volume_look(v, id, false).bytes;
+    int err = unlinkat(v->dir_fd, name, 0) ? errno : 0;
+    if (!err) {
+        blobd_tally_add(v->tally, blobd_volume_folder_of(id), -1, -(int64_t)bytes);
+    }
+    blobd_tally_end(v->tally);
+    if (err) {
+        return err == ENOENT ? 0 : blobd_volume_errno(err);
     }
     return blobd_blob_sync(v, id);
 }

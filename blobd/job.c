@@ -46,6 +46,7 @@ on_done(void *ctx, void *job)
 {
     struct blobd_job *j = job;
     blobd_stats.jobs_total++;
+    blobd_stats_count(j->blobd->volume);
     j->done(j);
     if (!((blobd_t *)ctx)->is_stopping) {
         submit_waiting(ctx);

@@ -86,7 +86,6 @@ finish(struct blobd_ask *ask)
     ask->header = *blobd_part_header(u->part);
     int rc = blobd_part_finish(ask->job.blobd->volume, &u->part, ask->root);
     if (!u->part) {
-        ask->is_new = true;
         ask->is_whole = true; /* even if the folder's sync failed: asked again, it is looked up */
         ask->offset = ask->header.length;
     }
@@ -292,9 +291,6 @@ blobd_on_upload_done(struct blobd_ask *ask)
     if (!rc && ask->is_whole && ask->kind == BLOBD_ASK_DROP) {
         answer(ask, -CQ_E_BAD_STATE); /* complete: no upload any more, the store decides */
     } else if (!rc && ask->is_whole) {
-        if (ask->is_new) {
-            blobd_stats_blobs(1, (int64_t)cq_blobfile_size(ask->header.length));
-        }
         const struct cq_blob_whole m = {
             ask->header.user, ask->header.id, ask->header.length, {ask->root, sizeof ask->root}};
         blobd_upload_tell_whole(ask->job.blobd, &m, on_whole_told, ask);

@@ -375,6 +375,22 @@ seal(blobd_part_t *p, uint8_t *root)
     return rc || fsync(p->fd) == 0 ? rc : blobd_volume_errno(errno);
 }
 
+/* An upload becomes a blob, and is counted as one. */
+static int
+move_part(blobd_volume_t *v, const struct cq_blobfile_header *h, const char *from, const char *to)
+{
+    blobd_tally_begin(v->tally);
+    uint64_t before_bytes = blobd_volume_look(v, &h->id, false).bytes;
+    int rc = renameat(v->dir_fd, from, v->dir_fd, to) ? blobd_volume_change_errno(errno) : 0;
+    if (!rc) {
+        uint64_t bytes = blobd_volume_look(v, &h->id, false).bytes;
+        blobd_tally_add(v->tally, blobd_volume_folder_of(&h->id), before_bytes ? 0 : 1,
+                        (int64_t)(bytes - before_bytes));
+    }
+    blobd_tally_end(v->tally);
+    return rc;
+}
+
 int
 blobd_part_finish(blobd_volume_t *v, blobd_part_t **part, uint8_t *root)
 {
@@ -391,8 +407,9 @@ blobd_part_finish(blobd_volume_t *v, blobd_part_t **part, uint8_t *root)
     }
     blobd_volume_part_name(from, &p->header.id);
     blobd_volume_blob_name(to, &p->header.id);
-    if (renameat(v->dir_fd, from, v->dir_fd, to)) {
-        return blobd_volume_change_errno(errno);
+    rc = move_part(v, &p->header, from, to);
+    if (rc) {
+        return rc;
     }
     blobd_part_close(part);
     *strrchr(to, '/') = '\0';

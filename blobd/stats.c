@@ -30,7 +30,7 @@ static const struct cq_metric metrics[] = {
      &blobd_stats.scrubbed_total},
     {"chasqui_blobd_room_bytes", "Bytes that may still be taken", CQ_METRIC_GAUGE,
      &blobd_stats.room_bytes},
-    {"chasqui_blobd_blobs", "Complete blobs on disk, as of the last walk and what came since",
+    {"chasqui_blobd_blobs", "Complete blobs on disk, 0 until they are counted",
      CQ_METRIC_GAUGE, &blobd_stats.blobs},
     {"chasqui_blobd_blob_bytes", "What their files take", CQ_METRIC_GAUGE, &blobd_stats.blob_bytes},
     {"chasqui_blobd_counted", "1: the first walk since the start is through, they are counted",
@@ -44,18 +44,13 @@ static const struct cq_metric metrics[] = {
      CQ_METRIC_COUNTER, &blobd_stats.missing_total},
 };
 
-static void
-add(uint64_t *to, int64_t n)
-{
-    *to = n < 0 && (uint64_t)-n > *to ? 0 : *to + (uint64_t)n;
-}
-
 void
-blobd_stats_blobs(int64_t count, int64_t bytes)
+blobd_stats_count(const blobd_volume_t *v)
 {
     if (blobd_stats.is_counted) {
-        add(&blobd_stats.blobs, count);
-        add(&blobd_stats.blob_bytes, bytes);
+        struct blobd_total total = blobd_volume_total(v);
+        blobd_stats.blobs = total.count;
+        blobd_stats.blob_bytes = total.bytes;
     }
 }
 

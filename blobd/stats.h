@@ -6,6 +6,8 @@
 
 #include <stdint.h>
 
+#include "blobd/volume.h"
+
 struct blobd_stats {
     uint64_t uploads_total, uploads_open, whole_total, bytes_in_total, bytes_out_total, jobs_total,
         jobs_waiting, orphans_total, collected_total, expired_total, damaged_total, scrubbed_total,
@@ -13,8 +15,8 @@ struct blobd_stats {
 };
 extern struct blobd_stats blobd_stats;
 
-/* So many more complete blobs and bytes of their files. What is not counted yet stays so. */
-void blobd_stats_blobs(int64_t count, int64_t bytes);
+/* Takes over how many blobs there are, once all have been counted. */
+void blobd_stats_count(const blobd_volume_t *v);
 void blobd_stats_register(void);
 
 #endif

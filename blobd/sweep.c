@@ -46,14 +46,12 @@ struct blobd_sweep {
     bool is_answered;
     struct cq_id *orphans;
     size_t orphan_count;
-    uint64_t count, bytes; /* of this walk */
 };
 
 struct sweep_job {
     struct blobd_job job; /* first */
     struct blobd_sweep *sweep;
     size_t removed;
-    uint64_t removed_bytes;
     struct cq_id *ids;
     size_t id_count;
     struct cq_bus_from from;
@@ -115,12 +113,8 @@ run_list(struct blobd_job *job)
         job->rc = blobd_volume_each_orphan(v, blobd_ids_add, &s->list);
         return;
     default:
-        job->rc = blobd_volume_each_blob(v, s->folder, blobd_ids_add, &s->list);
+        job->rc = blobd_volume_count(v, s->folder, blobd_ids_add, &s->list);
     }
-    for (size_t i = 0; i < s->list.count; i++) {
-        s->bytes += blobd_volume_look(v, &s->list.ids[i], false).bytes;
-    }
-    s->count += s->list.count;
 }
 
 static void
@@ -276,11 +270,9 @@ remove_blob(struct sweep_job *j, const struct cq_id *id)
     if (blobd_volume_orphan(v, id) < j->job.blobd->cfg->orphan_grace_s) {
         return;
     }
-    uint64_t bytes = blobd_volume_look(v, id, false).bytes;
     if (!blobd_blob_remove(v, id)) {
         blobd_volume_orphan_forget(v, id);
         j->removed++;
-        j->removed_bytes += bytes;
     }
 }
 
@@ -329,9 +321,6 @@ count_removed(const struct sweep_job *j)
     bool is_uploads = s->folder == UPLOADS_FOLDER;
     is_uploads ? (blobd_stats.expired_total += j->removed)
                : (blobd_stats.orphans_total += j->removed);
-    if (!is_uploads) {
-        blobd_stats_blobs(-(int64_t)j->removed, -(int64_t)j->removed_bytes);
-    }
     if (j->removed) {
         CQ_LOG(INFO, "BLOBD-SWEEP-ORPHANS", "removed=%zu uploads=%d", j->removed, is_uploads);
     }
@@ -365,10 +354,8 @@ end_walk(struct blobd_sweep *s)
     s->folder = 0;
     s->phase = PHASE_REST;
     s->rest_until_mono_ms = cq_now_mono_ms() + 1000 * s->blobd->cfg->sweep_s;
-    blobd_stats.blobs = s->count;
-    blobd_stats.blob_bytes = s->bytes;
     blobd_stats.is_counted = 1;
-    s->count = s->bytes = 0;
+    blobd_stats_count(s->blobd->volume);
 }
 
 static void
@@ -425,10 +412,7 @@ run_collect(struct blobd_job *job)
 {
     struct sweep_job *j = (struct sweep_job *)job;
     for (size_t i = 0; i < j->id_count && !job->rc; i++) {
-        uint64_t bytes = blobd_volume_look(job->blobd->volume, &j->ids[i], false).bytes;
         job->rc = blobd_blob_remove(job->blobd->volume, &j->ids[i]);
-        j->removed += !job->rc && bytes > 0;
-        j->removed_bytes += job->rc ? 0 : bytes;
     }
 }
 
@@ -440,7 +424,6 @@ done_collect(struct blobd_job *job)
     for (size_t i = 0; i < j->id_count; i++) {
         blobd_read_forget(job->blobd->reads, &j->ids[i]);
     }
-    blobd_stats_blobs(-(int64_t)j->removed, -(int64_t)j->removed_bytes);
     if (job->rc) {
         cq_bus_reply_err(bus, &j->from, job->rc, 0);
     } else {

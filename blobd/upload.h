@@ -41,7 +41,6 @@ struct blobd_ask {
     uint64_t offset; /* in: expected; out: what it is */
     bool flag;       /* BEGIN: tentative; END: keep; CREATE, out: failed, there is no file */
     bool is_whole;   /* out: a complete blob of this root */
-    bool is_new;     /* out: … that was not complete before */
     uint8_t root[CQ_BLOB_HASH_SIZE];
     size_t size;
     uint8_t *data; /* WRITE: owned */

@@ -127,4 +127,16 @@ int blobd_volume_each_orphan(blobd_volume_t *v, blobd_volume_fn *fn, void *ctx) 
 int blobd_volume_each_blob(blobd_volume_t *v, unsigned folder, blobd_volume_fn *fn, void *ctx)
     CQ_MUST_CHECK;
 
+/* ---- how many there are ---- */
+
+struct blobd_total {
+    uint64_t count, bytes; /* complete blobs, and what their files take */
+};
+/* Counts a folder of blobs, and calls fn with each as above. */
+int blobd_volume_count(blobd_volume_t *v, unsigned folder, blobd_volume_fn *fn, void *ctx)
+    CQ_MUST_CHECK;
+/* Of all folders, as they were counted and with what came and went since: exact once each folder
+ * has been counted. Does not block; from any thread. */
+struct blobd_total blobd_volume_total(const blobd_volume_t *v);
+
 #endif

@@ -61,6 +61,12 @@ blobd_volume_blob_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id)
     (void)snprintf(out, BLOBD_NAME_SIZE, "blobs/%.3s/%s", hex, hex);
 }
 
+unsigned
+blobd_volume_folder_of(const struct cq_id *id)
+{
+    return (unsigned)id->b[0] << 4 | id->b[1] >> 4;
+}
+
 bool
 blobd_volume_path(const blobd_volume_t *v, const struct cq_id *id, char *out, size_t out_size)
 {
@@ -236,6 +242,7 @@ blobd_volume_open(const struct blobd_volume_cfg *cfg, blobd_volume_t **out)
     blobd_volume_t *v = cq_alloc(sizeof *v);
     *v = (blobd_volume_t){.lock_fd = -1, .reserve_bytes = cfg->reserve_bytes};
     (void)pthread_mutex_init(&v->making, NULL);
+    v->tally = blobd_tally_new();
     bool is_new = mkdir(cfg->dir, 0700) == 0;
     v->dir_fd = open(cfg->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     v->path = realpath(cfg->dir, NULL);
@@ -278,6 +285,7 @@ blobd_volume_close(blobd_volume_t **v)
         (void)close((*v)->dir_fd);
     }
     (void)pthread_mutex_destroy(&(*v)->making);
+    blobd_tally_destroy(&(*v)->tally);
     free((*v)->path);
     free(*v);
     *v = NULL;
@@ -423,4 +431,41 @@ blobd_volume_each_blob(blobd_volume_t *v, unsigned folder, blobd_volume_fn *fn, 
     char name[BLOBD_NAME_SIZE];
     (void)snprintf(name, sizeof name, "blobs/%03x", folder % BLOBD_FOLDERS);
     return each(v, name, fn, ctx);
+}
+
+/* ---- how many there are ---- */
+
+struct counting {
+    const blobd_volume_t *volume;
+    struct blobd_total total;
+    blobd_volume_fn *fn;
+    void *ctx;
+};
+
+static void
+count_blob(void *ctx, const struct cq_id *id)
+{
+    struct counting *c = ctx;
+    c->total.count++;
+    c->total.bytes += blobd_volume_look(c->volume, id, false).bytes;
+    c->fn(c->ctx, id);
+}
+
+int
+blobd_volume_count(blobd_volume_t *v, unsigned folder, blobd_volume_fn *fn, void *ctx)
+{
+    struct counting counting = {v, {0}, fn, ctx};
+    blobd_tally_begin(v->tally);
+    int rc = blobd_volume_each_blob(v, folder, count_blob, &counting);
+    if (!rc) {
+        blobd_tally_set(v->tally, folder, &counting.total);
+    }
+    blobd_tally_end(v->tally);
+    return rc;
+}
+
+struct blobd_total
+blobd_volume_total(const blobd_volume_t *v)
+{
+    return blobd_tally_sum(v->tally);
 }

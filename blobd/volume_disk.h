@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 
+#include "blobd/tally.h"
 #include "blobd/volume.h"
 
 enum {
@@ -19,6 +20,7 @@ struct blobd_volume {
     char *path;             /* absolute, of the folder; NULL: nobody knows */
     bool is_same_boot;      /* the machine has not restarted since what is here was written */
     pthread_mutex_t making; /* a folder of blobs: nobody relies on one that is not durable */
+    blobd_tally_t *tally;
 };
 
 /* The project's error for an errno. */
@@ -28,6 +30,8 @@ int blobd_volume_change_errno(int err);
 /* Names relative to the folder. */
 void blobd_volume_part_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id);
 void blobd_volume_blob_name(char out[BLOBD_NAME_SIZE], const struct cq_id *id);
+/* The number of the folder that a blob is in. */
+unsigned blobd_volume_folder_of(const struct cq_id *id);
 int blobd_volume_sync_folder(const blobd_volume_t *v, const char *name) CQ_MUST_CHECK;
 /* The folder that a blob goes into, durable. */
 int blobd_volume_make_folder(blobd_volume_t *v, const struct cq_id *id) CQ_MUST_CHECK;

@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -530,6 +531,89 @@ everything_is_listed(void **state)
     assert_int_equal(count, 1);
 }
 
+static void
+pass_over(void *ctx, const struct cq_id *id)
+{
+    (void)ctx;
+    (void)id;
+}
+
+static void
+upload(struct world *w)
+{
+    uint8_t root[CQ_BLOB_HASH_SIZE];
+    blobd_part_t *p = begin(w, SIZE);
+    assert_int_equal(blobd_part_finish(w->volume, &p, root), 0);
+}
+
+static void
+assert_total(const struct world *w, uint64_t count)
+{
+    struct blobd_total total = blobd_volume_total(w->volume);
+    assert_int_equal(total.count, count);
+    assert_int_equal(total.bytes, count * cq_blobfile_size(SIZE));
+}
+
+/* Before its folder is counted and after it; found by the count, removed, and removed uncounted. */
+static void
+the_count_holds(void **state)
+{
+    struct world *w = *state;
+    upload(w);
+    assert_total(w, 1);
+    blobd_volume_close(&w->volume);
+    open_volume(w);
+    assert_total(w, 0);
+    for (unsigned folder = 0; folder < BLOBD_FOLDERS; folder++) {
+        assert_int_equal(blobd_volume_count(w->volume, folder, pass_over, NULL), 0);
+    }
+    assert_total(w, 1);
+    struct cq_id first = w->header.id;
+    w->header.id = cq_random_id();
+    upload(w);
+    assert_total(w, 2);
+    assert_int_equal(blobd_blob_remove(w->volume, &first), 0);
+    assert_int_equal(blobd_blob_remove(w->volume, &first), 0);
+    assert_total(w, 1);
+    blobd_volume_close(&w->volume);
+    open_volume(w);
+    assert_int_equal(blobd_blob_remove(w->volume, &w->header.id), 0);
+    assert_total(w, 0);
+}
+
+static void *
+count_again_and_again(void *arg)
+{
+    struct world *w = arg;
+    for (int i = 0; i < 300; i++) {
+        assert_int_equal(blobd_volume_count(w->volume, 0x123, pass_over, NULL), 0);
+    }
+    return NULL;
+}
+
+/* All in one folder, which another thread is counting meanwhile. */
+static void
+the_count_holds_while_blobs_come_and_go(void **state)
+{
+    enum {
+        BLOBS = 20
+    };
+    struct world *w = *state;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, count_again_and_again, w), 0);
+    for (int i = 0; i < BLOBS; i++) {
+        w->header.id = cq_random_id();
+        w->header.id.b[0] = 0x12;
+        w->header.id.b[1] = 0x30;
+        upload(w);
+        if (i % 4 == 0) {
+            assert_int_equal(blobd_blob_remove(w->volume, &w->header.id), 0);
+        }
+    }
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_total(w, BLOBS - BLOBS / 4);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int
@@ -555,6 +639,8 @@ main(void)
         TEST(a_new_folder_is_made),
         TEST(no_room),
         TEST(everything_is_listed),
+        TEST(the_count_holds),
+        TEST(the_count_holds_while_blobs_come_and_go),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
