@@ -61,14 +61,18 @@ rotate_log() {
     (($(stat -c %s -- "$file") < LOG_MAX_BYTES)) || mv -f -- "$file" "$file.1"
 }
 
-# In a session of its own, so that a ^C in the terminal reaches only the supervisor, which stops all in order; and told
-# to end if the supervisor is killed, so that nothing is left running.
+# Told to end if the supervisor is killed, so that nothing is left running. A supervisor that was killed before this could
+# be asked for tells nobody: whoever has another parent by now ends at once.
+# shellcheck disable=SC2016 # for the shell that is started
+WITH_PARENT='[ "$PPID" = "$1" ] || exit 1; shift; exec setsid "$@"'
+
+# In a session of its own, so that a ^C in the terminal reaches only the supervisor, which stops all in order.
 start_service() {
     local name=$1
     local -a COMMAND
     service_command "$name"
     rotate_log "$name"
-    setpriv --pdeathsig TERM setsid "${COMMAND[@]}" </dev/null >>"$LOG/$name.log" 2>&1 {LOCK_FD}>&- {PAUSE_FD}>&- &
+    setpriv --pdeathsig TERM sh -c "$WITH_PARENT" "$name" "$$" "${COMMAND[@]}" </dev/null >>"$LOG/$name.log" 2>&1 {LOCK_FD}>&- {PAUSE_FD}>&- &
     PID[$name]=$!
     read_clock
     STARTED_CS[$name]=$NOW_CS

@@ -141,6 +141,22 @@ def try_signup(port):
         return None
 
 
+def test_a_service_just_born_does_not_outlive_the_supervisor(data, port, tmp_path):
+    """Killed between making a process and that process asking to be told of the death."""
+    slow = tmp_path / "setpriv"
+    slow.write_text(f"#!/bin/sh\ntouch {tmp_path}/born\nsleep 1\nexec {shutil.which('setpriv')} \"$@\"\n")
+    slow.chmod(0o755)
+    p = subprocess.Popen([str(RUN), "--no-build", "--data", str(data), "--port", str(port)], stdin=subprocess.DEVNULL,
+                         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                         env={**os.environ, "CHASQUI_BIN": str(BIN), "PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    eventually((tmp_path / "born").exists, LONG)
+    assert children(data)
+    p.kill()
+    p.wait(LONG)
+    time.sleep(1.5)  # what would be left is there by now
+    eventually(lambda: processes(data) == {}, 5, what="the end of what was just born")
+
+
 def test_back_off_grows(running):
     data, _ = running
     log = data / "log/run.log"
