@@ -6,6 +6,10 @@
 
 #include "common/rt/check.h"
 
+enum {
+    ANSWERS_MIN = 4 /* doubled up to CQ_WINDOW */
+};
+
 void
 store_chat_init(struct store_chat *c, const struct cq_id *id)
 {
@@ -15,6 +19,9 @@ store_chat_init(struct store_chat *c, const struct cq_id *id)
 void
 store_chat_fini(struct store_chat *c)
 {
+    for (size_t i = 0; i < c->device_count; i++) {
+        free(c->devices[i].answers);
+    }
     free(c->devices);
     free(c->tail);
     free(c->receipts);
@@ -163,12 +170,31 @@ push_tail(struct store_chat *c, struct store_chat_index entry)
     c->tail[c->tail_count++] = entry;
 }
 
+void
+store_chat_grow_answers(struct store_chat_device *d, size_t count)
+{
+    CQ_ASSERT(count <= CQ_WINDOW);
+    size_t room = d->answer_room ? d->answer_room : ANSWERS_MIN;
+    while (room < count) {
+        room *= 2;
+    }
+    if (count && room != d->answer_room) {
+        d->answers = realloc(d->answers, room * sizeof *d->answers);
+        CQ_ASSERT(d->answers);
+        d->answer_room = (uint8_t)room;
+    }
+}
+
 static void
 remember_answer(struct store_chat_device *d, uint64_t dseq, uint64_t seq)
 {
-    d->answer_newest = (uint8_t)((d->answer_newest + 1) % CQ_WINDOW);
+    if (d->answer_count < CQ_WINDOW) {
+        store_chat_grow_answers(d, (size_t)d->answer_count + 1);
+        d->answer_newest = d->answer_count++;
+    } else {
+        d->answer_newest = (uint8_t)((d->answer_newest + 1) % CQ_WINDOW);
+    }
     d->answers[d->answer_newest] = (struct store_chat_answer){dseq, seq};
-    d->answer_count = d->answer_count < CQ_WINDOW ? (uint8_t)(d->answer_count + 1) : CQ_WINDOW;
     d->last_dseq = dseq;
 }
 
@@ -374,6 +400,7 @@ apply_forget(struct store_chat *c, const struct cq_rec_forget *f)
         return -CQ_E_CORRUPT;
     }
     size_t i = (size_t)(d - c->devices);
+    free(c->devices[i].answers);
     c->device_count--;
     memmove(c->devices + i, c->devices + i + 1, (c->device_count - i) * sizeof *c->devices);
     return 0;

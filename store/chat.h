@@ -60,11 +60,12 @@ struct store_chat_device {
     struct cq_id device;
     uint8_t member;
     uint8_t answer_count;
-    uint8_t answer_newest; /* its place in answers, a ring: see store_chat_answer */
+    uint8_t answer_room;   /* 0, 4, 8, CQ_WINDOW: most devices say little in a chat */
+    uint8_t answer_newest; /* its place in answers, a ring when it is full: see store_chat_answer */
     uint64_t delivered;    /* holds everything up to */
     uint64_t delivered_time_unix_ms;
     uint64_t last_dseq;
-    struct store_chat_answer answers[CQ_WINDOW];
+    struct store_chat_answer *answers; /* owned */
 };
 
 struct store_chat_member {
@@ -106,6 +107,8 @@ struct store_chat {
 
 void store_chat_init(struct store_chat *c, const struct cq_id *id);
 void store_chat_fini(struct store_chat *c);
+/* Room for so many answers, at most CQ_WINDOW. */
+void store_chat_grow_answers(struct store_chat_device *d, size_t count);
 
 /* Member number of a user, or -1. */
 int store_chat_member(const struct store_chat *c, const struct cq_id *user);

@@ -224,6 +224,7 @@ read_answers(cq_reader_t *r, struct store_chat_device *d)
     if (values && !r->err) {
         r->err = -CQ_E_BAD_ARG;
     }
+    store_chat_grow_answers(d, count);
     for (size_t i = 0; i < count; i++) {
         d->answers[count - 1 - i] = found[i];
     }

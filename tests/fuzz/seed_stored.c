@@ -50,11 +50,12 @@ write_seeds(unsigned kind, cq_buf_t *b)
 static void
 write_chat(cq_buf_t *b)
 {
+    struct store_chat_answer answers[2] = {{7, 2}, {9, 4}};
     struct store_chat_device devices[2] = {{.device = {{1}},
                                             .last_dseq = 9,
                                             .answer_count = 2,
                                             .answer_newest = 1,
-                                            .answers = {{7, 2}, {9, 4}}},
+                                            .answers = answers},
                                            {.device = {{2}}, .member = 1, .delivered = 4}};
     struct store_chat_index tail[4] = {{10, 1}, {20, 2}, {30, 2}, {70, 3}};
     struct store_chat c = {.last_pos = 70,

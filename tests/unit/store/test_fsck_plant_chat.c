@@ -122,7 +122,11 @@ plant_chat_delivered(void)
 static void
 plant_chat_answer(void)
 {
-    raise_device(offsetof(struct store_chat_device, answers[1].seq));
+    struct store_chat c;
+    read_chat(&c);
+    c.devices[0].answers[1].seq++;
+    write_chat(&c);
+    store_chat_fini(&c);
 }
 static void
 plant_chat_device(void)
