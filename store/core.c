@@ -19,6 +19,7 @@ enum {
     /* A receipt waits so long for a message to share a commit with. Nobody sees that, and at some
      * hundred messages a second it halves the commits, and the envelopes that follow each. */
     COMPANY_MS = 5,
+    SETTLE_US = 2000, /* in each millisecond's turn, after a start */
 };
 
 /* ---- life ---- */
@@ -74,6 +75,31 @@ on_tick(void *ctx)
     store_core_check_writes(core);
     if (store_core_writable(core) == 0) {
         store_core_commit(core); /* write-behind when idle */
+    }
+}
+
+/* Between turns, so that whoever wants something meanwhile waits little. */
+static void
+on_settling(void *ctx)
+{
+    struct store_core *core = ctx;
+    int rc = store_replay_settle(core, cq_now_mono_us() + SETTLE_US);
+    if (rc) {
+        store_core_give_up(core, rc);
+    } else if (store_projection_is_settled(core->projection)) {
+        cq_timer_stop(core->settling);
+        CQ_LOG(INFO, "STORE-SETTLED", "chats=%zu", store_projection_count(core->projection));
+    }
+}
+
+void
+store_core_begin_settling(struct store_core *core)
+{
+    if (!core->settling) {
+        core->settling = cq_timer_new(core->loop, on_settling, core);
+    }
+    if (!store_projection_is_settled(core->projection)) {
+        cq_timer_start(core->settling, 1, 1);
     }
 }
 
@@ -245,7 +271,8 @@ open_storage(struct store_core *core)
     const struct store_engine_cfg engine = {.dir = core->cfg->data,
                                             .map_bytes = core->cfg->map_bytes,
                                             .reserve_bytes = core->cfg->reserve_bytes};
-    const struct store_projection_cfg projection = {store_core_row_on_disk, core,
+    const struct store_projection_cfg projection = {store_core_row_on_disk,
+                                                    store_core_record_on_disk, core,
                                                     core->cfg->chat_cache};
     int rc = store_engine_open(&engine, &core->engine);
     if (!rc) {
@@ -300,6 +327,7 @@ store_core_open(struct store_core *core, const struct store_core_cfg *cfg)
     core->tick = cq_timer_new(core->loop, on_tick, core);
     cq_timer_start(core->tick, 1000, 1000);
     core->company = cq_timer_new(core->loop, on_company, core);
+    store_core_begin_settling(core);
     store_core_register_metrics();
     return core->bus ? 0 : -CQ_E_CONFIG;
 }
@@ -317,6 +345,7 @@ store_core_close(struct store_core *core)
     if (core->tick) {
         cq_timer_destroy(&core->tick);
         cq_timer_destroy(&core->company);
+        cq_timer_destroy(&core->settling);
     }
     store_jobs_destroy(&core->jobs);
     if (core->reader) {

@@ -62,6 +62,7 @@ struct store_core {
     store_route_t *route;
     cq_timer_t *tick;    /* 1 s */
     cq_timer_t *company; /* while a batch waits for more */
+    cq_timer_t *settling; /* while chats wait for what the log has of them */
     struct cq_id epoch;
     store_snapshot_t *snapshot; /* of this turn, opened when first needed */
     struct store_batch *building;
@@ -96,12 +97,16 @@ struct store_core {
 int store_core_open(struct store_core *core, const struct store_core_cfg *cfg) CQ_MUST_CHECK;
 void store_core_run(struct store_core *core);
 void store_core_close(struct store_core *core);
+/* Chats may be owed records (replay.c): they get them by and by, between turns. */
+void store_core_begin_settling(struct store_core *core);
 
 /* ---- the group commit (core_commit.c) ---- */
 
 /* Hands what has queued up to the committer, if it is idle. */
 void store_core_commit(struct store_core *core);
 struct store_batch *store_core_next_batch(struct store_core *core);
+/* The store ends with exit code 1: what is on disk cannot be used. */
+void store_core_give_up(struct store_core *core, int rc);
 /* The committer actor's job, and what follows on the loop thread. */
 void store_core_run_commit(void *ctx, void *job);
 void store_core_on_commit_done(void *ctx, void *job);
@@ -116,6 +121,8 @@ void store_core_drop_snapshot(struct store_core *core);
 /* For the projection: a row as it is on disk, without the changes under way. */
 int store_core_row_on_disk(void *ctx, enum store_table t, struct cq_view key, struct cq_view *value)
     CQ_MUST_CHECK;
+/* The same for a record of the log. */
+int store_core_record_on_disk(void *ctx, uint64_t pos, struct cq_view *record) CQ_MUST_CHECK;
 
 /* May writes be tried now? 0, -CQ_E_NO_SPACE or -CQ_E_UNAVAILABLE. Ask before changing anything. */
 int store_core_writable(const struct store_core *core) CQ_MUST_CHECK;
@@ -188,8 +195,12 @@ void store_core_read(struct store_core *core, struct store_reading *job);
 
 /* ---- replay.c ---- */
 
-/* Reads marker, epoch and routed-up-to, and applies the log behind the marker. */
+/* Reads marker and epoch, and whose the records behind the marker are: chats get theirs when they
+ * are loaded. Nothing is written behind until all have been settled. */
 int store_replay_run(struct store_core *core) CQ_MUST_CHECK;
+/* Applies the records of further chats until then, or until all have theirs. 0; CORRUPT, IO: the
+ * store cannot go on. */
+int store_replay_settle(struct store_core *core, uint64_t until_mono_us) CQ_MUST_CHECK;
 /* The stored routed-up-to position, 0 if none. */
 int store_replay_routed(struct store_core *core, uint64_t *pos) CQ_MUST_CHECK;
 

@@ -78,6 +78,17 @@ add_slice(struct store_core *core)
     }
 }
 
+/* Rows may be written behind. Whoever stops wants all of them written. */
+static bool
+is_settled(struct store_core *core)
+{
+    int rc = core->stopping ? store_replay_settle(core, UINT64_MAX) : 0;
+    if (rc) {
+        store_core_give_up(core, rc);
+    }
+    return store_projection_is_settled(core->projection);
+}
+
 struct store_batch *
 store_core_next_batch(struct store_core *core)
 {
@@ -91,7 +102,7 @@ store_core_commit(struct store_core *core)
     if (core->committing) {
         return;
     }
-    if (store_core_writable(core) == 0) {
+    if (store_core_writable(core) == 0 && is_settled(core)) {
         add_slice(core);
     }
     if (store_batch_is_empty(core->building)) {
@@ -190,8 +201,8 @@ refuse(struct store_core *core, struct store_batch **batch, int rc)
     store_batch_destroy(batch);
 }
 
-static void
-give_up(struct store_core *core, int rc)
+void
+store_core_give_up(struct store_core *core, int rc)
 {
     CQ_LOG(ERROR, "STORE-COMMIT-GIVEUP", "err=%s", cq_err_name(rc));
     core->exit_code = 1;
@@ -234,9 +245,10 @@ start_over(struct store_core *core, struct store_batch *failed)
     refuse(core, &failed, rc);
     refuse(core, &building, rc);
     if (opened) {
-        give_up(core, opened);
+        store_core_give_up(core, opened);
         return;
     }
+    store_core_begin_settling(core);
     store_route_reset(core->route, core->durable_pos);
     cq_bus_pause(core->bus, false);
 }

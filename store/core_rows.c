@@ -44,6 +44,14 @@ store_core_row_on_disk(void *ctx, enum store_table t, struct cq_view key, struct
 }
 
 int
+store_core_record_on_disk(void *ctx, uint64_t pos, struct cq_view *record)
+{
+    store_snapshot_t *s = NULL;
+    int rc = store_core_snapshot(ctx, &s);
+    return rc ? rc : store_snapshot_record(s, pos, record);
+}
+
+int
 store_core_row(struct store_core *core,
                enum store_table t,
                const struct store_key *key,
@@ -146,9 +154,7 @@ store_core_record(struct store_core *core, uint64_t pos, struct cq_view *record)
     if (record->n) {
         return 0;
     }
-    store_snapshot_t *s = NULL;
-    int rc = store_core_snapshot(core, &s);
-    return rc ? rc : store_snapshot_record(s, pos, record);
+    return store_core_record_on_disk(core, pos, record);
 }
 
 /* ---- changing ---- */

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: MPL-2.0 */
+#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/rt/check.h"
+#include "common/rt/log.h"
 
 #include "store/projection_inside.h"
+#include "store/record.h"
 
 enum {
     BUCKETS_MIN = 1024,
@@ -19,6 +22,7 @@ store_projection_new(const struct store_projection_cfg *cfg)
     p->cfg = *cfg;
     p->bucket_count = BUCKETS_MIN;
     p->buckets = cq_alloc(p->bucket_count * sizeof(struct store_entry *));
+    p->backlog = store_backlog_new();
     return p;
 }
 
@@ -48,6 +52,7 @@ store_projection_reset(store_projection_t *p)
     }
     memset(p->buckets, 0, p->bucket_count * sizeof(struct store_entry *));
     free_lists(p);
+    store_backlog_clear(p->backlog);
     memset(p->oldest, 0, sizeof p->oldest);
     p->visit_next = p->round_left = 0;
     p->visit_oldest = 0;
@@ -63,6 +68,7 @@ store_projection_destroy(store_projection_t **projection)
         return;
     }
     store_projection_reset(p);
+    store_backlog_destroy(&p->backlog);
     free(p->buckets);
     free(p->entries);
     free(p);
@@ -160,68 +166,6 @@ evict_some(store_projection_t *p)
     }
 }
 
-static int
-load(store_projection_t *p, const struct cq_id *id, struct store_entry **out)
-{
-    struct store_key key = store_key_of(id);
-    struct cq_view row;
-    int rc = p->cfg.row(p->cfg.ctx, STORE_TABLE_CHAT, store_key_view(&key), &row);
-    if (rc) {
-        return rc;
-    }
-    struct store_entry *e = cq_alloc(sizeof *e);
-    store_chat_init(&e->chat, id);
-    rc = store_chat_read(row, &e->chat);
-    if (rc) {
-        free_entry(e);
-        return rc;
-    }
-    for (int m = 0; m < STORE_CHAT_MEMBERS; m++) {
-        e->unread_on_disk[m] = e->chat.members[m].unread_count > 0;
-        e->read_on_disk[m] = e->chat.members[m].read_audit;
-    }
-    insert(p, e);
-    *out = e;
-    return 0;
-}
-
-int
-store_projection_chat(store_projection_t *p, const struct cq_id *id, struct store_chat **chat)
-{
-    struct store_entry *e = find(p, id);
-    int rc = e ? 0 : load(p, id, &e);
-    *chat = rc ? NULL : &e->chat;
-    return rc;
-}
-
-int
-store_projection_is_open(const store_projection_t *p, const struct cq_id *id, bool *open)
-{
-    const struct store_entry *e = look_for(p, id);
-    if (e) {
-        *open = e->chat.open;
-        return 0;
-    }
-    struct store_key key = store_key_of(id);
-    struct cq_view row;
-    int rc = p->cfg.row(p->cfg.ctx, STORE_TABLE_CHAT, store_key_view(&key), &row);
-    return rc ? rc : store_chat_read_open(row, open);
-}
-
-int
-store_projection_begin(store_projection_t *p, const struct cq_id *id, struct store_chat **chat)
-{
-    int rc = store_projection_chat(p, id, chat);
-    if (rc == -CQ_E_NOT_FOUND) {
-        struct store_entry *e = cq_alloc(sizeof *e);
-        store_chat_init(&e->chat, id);
-        insert(p, e);
-        *chat = &e->chat;
-        rc = 0;
-    }
-    return rc;
-}
-
 static uint64_t
 order_of(const struct cq_id *id)
 {
@@ -232,10 +176,13 @@ order_of(const struct cq_id *id)
     return order;
 }
 
+/* It is not in the tables from the record at pos on. */
 static void
-touch(store_projection_t *p, struct store_chat *c)
+touch(store_projection_t *p, struct store_entry *e, uint64_t pos)
 {
-    struct store_entry *e = store_entry_of(c);
+    const struct store_chat *c = &e->chat;
+    uint64_t *oldest = &p->oldest[cq_id_partition(&c->id)];
+    *oldest = *oldest && *oldest < pos ? *oldest : pos;
     if (e->dirty) {
         return;
     }
@@ -268,6 +215,123 @@ index_row(void *ctx, const struct cq_id *chat, uint64_t seq, struct store_chat_i
     return rc;
 }
 
+/* The row, if there is one. */
+static int
+read_row(store_projection_t *p, struct store_entry *e)
+{
+    struct store_key key = store_key_of(&e->chat.id);
+    struct cq_view row;
+    int rc = p->cfg.row(p->cfg.ctx, STORE_TABLE_CHAT, store_key_view(&key), &row);
+    if (!rc) {
+        rc = store_chat_read(row, &e->chat);
+    }
+    for (int m = 0; !rc && m < STORE_CHAT_MEMBERS; m++) {
+        e->unread_on_disk[m] = e->chat.members[m].unread_count > 0;
+        e->read_on_disk[m] = e->chat.members[m].read_audit;
+    }
+    return rc;
+}
+
+static int
+apply_owed(store_projection_t *p, struct store_chat *c, uint64_t pos)
+{
+    const struct store_chat_lookup lookup = {index_row, p};
+    union store_record fields;
+    enum cq_rec_kind kind;
+    struct cq_view record;
+    int rc = p->cfg.record(p->cfg.ctx, pos, &record);
+    rc = rc ? rc : store_record_read(record, &kind, &fields);
+    rc = rc ? rc : store_chat_apply(c, pos, kind, &fields, &lookup);
+    if (rc) {
+        CQ_LOG(ERROR, "STORE-REPLAY-FAIL", "pos=%" PRIu64 " err=%s", pos, cq_err_name(rc));
+    }
+    return rc;
+}
+
+/* What the log has behind the row. A chat that begins in it has no row. *first: position of the
+ * first record that was not in the row, 0: none. */
+static int
+catch_up(store_projection_t *p, struct store_chat *c, int rc, uint64_t *first)
+{
+    size_t count;
+    const struct store_owed *owed = store_backlog_find(p->backlog, &c->id, &count);
+    *first = 0;
+    if (rc && (rc != -CQ_E_NOT_FOUND || !count)) {
+        return rc;
+    }
+    rc = 0;
+    for (size_t i = 0; !rc && i < count; i++) {
+        if (owed[i].pos > c->last_pos) {
+            *first = *first ? *first : owed[i].pos;
+            rc = apply_owed(p, c, owed[i].pos);
+        }
+    }
+    return rc;
+}
+
+static int
+load(store_projection_t *p, const struct cq_id *id, struct store_entry **out)
+{
+    uint64_t first;
+    struct store_entry *e = cq_alloc(sizeof *e);
+    store_chat_init(&e->chat, id);
+    int rc = catch_up(p, &e->chat, read_row(p, e), &first);
+    if (rc) {
+        free_entry(e);
+        return rc;
+    }
+    insert(p, e);
+    if (first) {
+        touch(p, e, first);
+    }
+    *out = e;
+    return 0;
+}
+
+int
+store_projection_chat(store_projection_t *p, const struct cq_id *id, struct store_chat **chat)
+{
+    struct store_entry *e = find(p, id);
+    int rc = e ? 0 : load(p, id, &e);
+    *chat = rc ? NULL : &e->chat;
+    return rc;
+}
+
+int
+store_projection_is_open(store_projection_t *p, const struct cq_id *id, bool *open)
+{
+    struct store_entry *e = look_for(p, id);
+    size_t owed = 0;
+    if (!e && store_backlog_find(p->backlog, id, &owed)) {
+        int rc = load(p, id, &e);
+        if (rc) {
+            return rc;
+        }
+    }
+    if (e) {
+        *open = e->chat.open;
+        return 0;
+    }
+    struct store_key key = store_key_of(id);
+    struct cq_view row;
+    int rc = p->cfg.row(p->cfg.ctx, STORE_TABLE_CHAT, store_key_view(&key), &row);
+    return rc ? rc : store_chat_read_open(row, open);
+}
+
+int
+store_projection_begin(store_projection_t *p, const struct cq_id *id, struct store_chat **chat)
+{
+    int rc = store_projection_chat(p, id, chat);
+    if (rc == -CQ_E_NOT_FOUND) {
+        struct store_entry *e = cq_alloc(sizeof *e);
+        store_chat_init(&e->chat, id);
+        insert(p, e);
+        *chat = &e->chat;
+        rc = 0;
+    }
+    return rc;
+}
+
 int
 store_projection_apply(store_projection_t *p,
                        struct store_chat *c,
@@ -279,9 +343,7 @@ store_projection_apply(store_projection_t *p,
     const struct store_chat_lookup lookup = {index_row, p};
     int rc = store_chat_apply(c, pos, kind, fields, &lookup);
     if (!rc && c->last_pos != before) {
-        uint64_t *oldest = &p->oldest[cq_id_partition(&c->id)];
-        *oldest = *oldest ? *oldest : pos;
-        touch(p, c);
+        touch(p, store_entry_of(c), pos);
     }
     return rc;
 }
@@ -296,6 +358,36 @@ store_projection_index(store_projection_t *p,
         return -CQ_E_NOT_FOUND;
     }
     return store_chat_tail(c, seq, out) ? 0 : index_row(p, &c->id, seq, out);
+}
+
+void
+store_projection_owe(store_projection_t *p, const struct cq_id *chat, uint64_t pos)
+{
+    store_backlog_add(p->backlog, chat, pos);
+}
+
+int
+store_projection_settle(store_projection_t *p, size_t chats)
+{
+    struct cq_id id;
+    for (size_t i = 0; i < chats && store_backlog_next(p->backlog, &id); i++) {
+        struct store_chat *chat;
+        int rc = store_projection_chat(p, &id, &chat);
+        if (rc) {
+            return rc;
+        }
+        store_backlog_pass(p->backlog);
+        if (store_projection_is_settled(p)) {
+            store_projection_resume(p);
+        }
+    }
+    return 0;
+}
+
+bool
+store_projection_is_settled(const store_projection_t *p)
+{
+    return store_backlog_is_empty(p->backlog);
 }
 
 size_t

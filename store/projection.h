@@ -18,6 +18,8 @@ typedef struct store_projection store_projection_t;
 struct store_projection_cfg {
     /* Reads a row of CHAT or INDEX as it is on disk now. 0, NOT_FOUND, other. */
     int (*row)(void *ctx, enum store_table t, struct cq_view key, struct cq_view *value);
+    /* Reads a record of the log; only for what is owed. 0, other. */
+    int (*record)(void *ctx, uint64_t pos, struct cq_view *record);
     void *ctx;
     size_t cache_max; /* clean chats kept in memory */
 };
@@ -27,13 +29,21 @@ void store_projection_destroy(store_projection_t **p);
 /* Forgets everything in memory: the truth is on disk (after a failed commit). */
 void store_projection_reset(store_projection_t *p);
 
+/* After a start: the log's record at pos (ascending) is this chat's and may not be in its row. It is
+ * applied when the chat is loaded. */
+void store_projection_owe(store_projection_t *p, const struct cq_id *chat, uint64_t pos);
+/* Loads up to so many of the chats that are owed something. Nothing may be written before all are:
+ * the marker does not know what is owed. 0; CORRUPT, IO: as loading it would say. */
+int store_projection_settle(store_projection_t *p, size_t chats) CQ_MUST_CHECK;
+bool store_projection_is_settled(const store_projection_t *p);
+
 /* The chat, loaded if need be; view until the next turn. 0; NOT_FOUND (*chat NULL); CORRUPT, IO. */
 int store_projection_chat(store_projection_t *p,
                           const struct cq_id *id,
                           struct store_chat **chat) CQ_MUST_CHECK;
 /* Is it open? Does not load it: for lists over many chats of which nothing else is wanted. Errors
  * as above. */
-int store_projection_is_open(const store_projection_t *p,
+int store_projection_is_open(store_projection_t *p,
                              const struct cq_id *id,
                              bool *open) CQ_MUST_CHECK;
 /* The same as store_projection_chat, or a new empty one for a chat that begins. */
@@ -55,8 +65,6 @@ int store_projection_index(store_projection_t *p,
 size_t store_projection_dirty_count(const store_projection_t *p);
 size_t store_projection_count(const store_projection_t *p); /* chats in memory */
 
-/* Nothing but a replay has changed chats so far: the sweep goes on where it was before. */
-void store_projection_resume(store_projection_t *p);
 /* Starts a round if something is dirty and none is under way: it is through when the sweep has come
  * to every partition, so when all that is dirty now has been written. */
 void store_projection_round(store_projection_t *p);

@@ -5,6 +5,7 @@
 #ifndef STORE_PROJECTION_INSIDE_H
 #define STORE_PROJECTION_INSIDE_H
 
+#include "store/backlog.h"
 #include "store/projection.h"
 
 struct store_entry {
@@ -32,6 +33,7 @@ struct store_dirty_list {
 
 struct store_projection {
     struct store_projection_cfg cfg;
+    store_backlog_t *backlog;
     struct store_entry **buckets;
     size_t bucket_count; /* a power of two */
     struct store_entry **entries;
@@ -51,6 +53,9 @@ struct store_projection {
     int64_t step;      /* what each chat of this visit costs of it */
     size_t round_left; /* partitions until the round under way is through; 0: none is */
 };
+
+/* All that was owed has been applied: the sweep goes on where it was before the start. */
+void store_projection_resume(store_projection_t *p);
 
 static inline struct store_entry *
 store_entry_of(struct store_chat *c)

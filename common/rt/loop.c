@@ -361,8 +361,8 @@ tame_czmq(void)
 /* Buffers come and go with every turn, many of 64 KiB and more. malloc would give their pages back
  * to the kernel each time and have them faulted in again, which was half of what an upload cost. So
  * up to so much that is free is kept. */
-void
-cq_loop_keep_memory(void)
+static void
+keep_memory(void)
 {
     enum {
         MAPPED_FROM_BYTES = 32 * 1048576, /* the most that can be set */
@@ -391,7 +391,7 @@ cq_loop_new(void)
 {
     (void)signal(SIGPIPE, SIG_IGN);
     cq_pid_remember();
-    cq_loop_keep_memory();
+    keep_memory();
     let_others_finish();
     tame_czmq();
     cq_loop_t *loop = cq_alloc(sizeof *loop);

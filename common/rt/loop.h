@@ -21,9 +21,6 @@ typedef void cq_loop_fn(void *ctx);
 typedef bool cq_zwatch_fn(void *ctx);
 
 cq_loop_t *cq_loop_new(void);
-/* How much free memory malloc keeps from now on: cq_loop_new says so, and whoever has changed it
- * meanwhile. */
-void cq_loop_keep_memory(void);
 /* Everything created on the loop is destroyed before. */
 void cq_loop_destroy(cq_loop_t **loop);
 /* Runs until cq_loop_stop(). */

@@ -163,11 +163,13 @@ bench_inproc_open(const struct bench_inproc_cfg *cfg)
     core_cfg = (struct store_core_cfg){.chat_cache = cfg->chat_cache,
                                        .checkpoint_records = cfg->checkpoint_records};
     core = (struct store_core){.cfg = &core_cfg};
-    const struct store_projection_cfg projection = {store_core_row_on_disk, &core, cfg->chat_cache};
+    const struct store_projection_cfg projection = {
+        store_core_row_on_disk, store_core_record_on_disk, &core, cfg->chat_cache};
     bench_inproc_check(store_engine_open(&engine, &core.engine), "open");
     core.projection = store_projection_new(&projection);
     core.last_pos = core.durable_pos = store_engine_last_pos(core.engine);
     bench_inproc_check(store_replay_run(&core), "replay");
+    bench_inproc_check(store_replay_settle(&core, UINT64_MAX), "settle");
     core.building = store_core_next_batch(&core);
     if (!committer_runs && pthread_create(&committer, NULL, run_committer, NULL)) {
         bench_measure_fail("cannot start a thread");

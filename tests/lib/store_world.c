@@ -108,7 +108,8 @@ store_world_open(struct store_world *w, const char *dir, const char *key_path)
     struct store_core *core = &w->core;
     const struct store_engine_cfg engine = {
         .dir = dir, .map_bytes = UINT64_C(1) << 38, .reserve_bytes = 0};
-    const struct store_projection_cfg projection = {store_core_row_on_disk, core,
+    const struct store_projection_cfg projection = {store_core_row_on_disk,
+                                                    store_core_record_on_disk, core,
                                                     w->cfg.chat_cache};
     core->cfg = &w->cfg;
     core->loop = cq_loop_new();
@@ -118,6 +119,7 @@ store_world_open(struct store_world *w, const char *dir, const char *key_path)
     core->building = store_core_next_batch(core);
     open_vault(w);
     check(store_replay_run(core), "replay");
+    check(store_replay_settle(core, UINT64_MAX), "settle");
     check(store_device_load(core), "devices");
     store_world_commit(w);
 }
@@ -132,6 +134,7 @@ store_world_close(struct store_world *w)
     store_projection_destroy(&core->projection);
     store_vault_close(&core->vault);
     store_engine_close(&core->engine);
+    cq_timer_destroy(&core->settling);
     cq_loop_destroy(&core->loop);
     free(w->cfg.data);
 }
@@ -146,6 +149,7 @@ static void
 add_slice(struct store_world *w, struct store_batch *b)
 {
     store_projection_t *p = w->core.projection;
+    check(store_replay_settle(&w->core, UINT64_MAX), "settle");
     if (w->interval_records) {
         const struct store_checkpoint_now now = {.interval_records = w->interval_records,
                                                  .lag_records = w->core.last_pos - w->core.marker};

@@ -40,7 +40,7 @@ static int
 fresh(void **state)
 {
     static struct load load;
-    const struct store_projection_cfg cfg = {no_row, NULL, 1000000};
+    const struct store_projection_cfg cfg = {no_row, NULL, NULL, 1000000};
     load = (struct load){.p = store_projection_new(&cfg), .state = 88172645463325252U};
     *state = &load;
     return 0;

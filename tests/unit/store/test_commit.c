@@ -166,6 +166,7 @@ without_room_nothing_is_tried(void **state)
     store_world_say(&world, 1, 2, text);
     fake.is_full = true;
     fail_commit(-CQ_E_NO_SPACE);
+    assert_int_equal(store_replay_settle(core, UINT64_MAX), 0);
     unsigned replays = fake.replays;
     for (int i = 0; i < 5; i++) {
         fake.now_mono_ms += 2 * PAUSE_MS;

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "store/projection.h"
+#include "store/record.h"
 
 /* The "disk": rows of sealed batches, newest last. */
 struct disk_row {
@@ -42,6 +43,33 @@ read_row(void *ctx, enum store_table t, struct cq_view key, struct cq_view *valu
 static uint64_t batch_number;
 
 static uint64_t pos;
+
+/* The log. */
+enum {
+    LOG_MAX = 100000
+};
+
+static cq_buf_t log_bytes;
+static size_t log_ends[LOG_MAX]; /* by position */
+
+static int
+read_record(void *ctx, uint64_t at, struct cq_view *record)
+{
+    (void)ctx;
+    assert_true(at > 0 && at <= pos);
+    *record =
+        (struct cq_view){log_bytes.data + log_ends[at - 1], log_ends[at] - log_ends[at - 1]};
+    return 0;
+}
+
+static void
+apply(store_projection_t *p, struct store_chat *c, enum cq_rec_kind kind, const void *fields)
+{
+    assert_true(++pos < LOG_MAX);
+    cq_rec_write(&log_bytes, kind, fields);
+    log_ends[pos] = log_bytes.size;
+    assert_int_equal(store_projection_apply(p, c, pos, kind, fields), 0);
+}
 
 /* Commits a slice to the disk; returns its marker. */
 static uint64_t
@@ -104,10 +132,14 @@ begin(store_projection_t *p, unsigned n)
                               .user_relation = CQ_RELATION_FRIENDS,
                               .peer_relation = CQ_RELATION_FRIENDS,
                               .chat = id,
-                              .key_version = 1};
+                              .key_version = 1,
+                              .user_name = {(const uint8_t *)"ann", 3},
+                              .peer_name = {(const uint8_t *)"bob", 3}};
     assert_int_equal(store_projection_begin(p, &id, &c), 0);
-    assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_FRIEND, &f), 0);
+    apply(p, c, CQ_REC_FRIEND, &f);
 }
+
+static const uint8_t bytes[CQ_MAC_SIZE + 10];
 
 static void
 say(store_projection_t *p, unsigned n)
@@ -115,9 +147,14 @@ say(store_projection_t *p, unsigned n)
     struct store_chat *c = NULL;
     struct cq_id id = chat_number(n);
     assert_int_equal(store_projection_chat(p, &id, &c), 0);
-    struct cq_rec_message m = {
-        .chat = id, .seq = c->head + 1, .user = ann, .device = phone, .dseq = c->head + 1};
-    assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_MESSAGE, &m), 0);
+    struct cq_rec_message m = {.chat = id,
+                               .seq = c->head + 1,
+                               .user = ann,
+                               .device = phone,
+                               .dseq = c->head + 1,
+                               .nonce = {bytes, 24},
+                               .ciphertext = {bytes, sizeof bytes}};
+    apply(p, c, CQ_REC_MESSAGE, &m);
 }
 
 static void
@@ -127,7 +164,7 @@ read_all(store_projection_t *p, unsigned n)
     struct cq_id id = chat_number(n);
     assert_int_equal(store_projection_chat(p, &id, &c), 0);
     struct cq_rec_receipt r = {.chat = id, .user = bob, .up_to = c->head};
-    assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_RECEIPT, &r), 0);
+    apply(p, c, CQ_REC_RECEIPT, &r);
 }
 
 /* bob reads on his tablet, which therefore holds it. */
@@ -138,7 +175,7 @@ read_on_tablet(store_projection_t *p, unsigned n)
     struct cq_id id = chat_number(n);
     assert_int_equal(store_projection_chat(p, &id, &c), 0);
     struct cq_rec_read r = {.chat = id, .user = bob, .device = tablet, .up_to = c->head};
-    assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_READ, &r), 0);
+    apply(p, c, CQ_REC_READ, &r);
 }
 
 /* The position in a receipt row, 0 if there is none. */
@@ -158,9 +195,10 @@ receipt_row(unsigned n, enum store_receipt_kind kind, const struct cq_id *id, ui
 static int
 fresh(void **state)
 {
-    const struct store_projection_cfg cfg = {read_row, NULL, 10};
+    const struct store_projection_cfg cfg = {read_row, read_record, NULL, 10};
     disk_count = 0;
     pos = 0;
+    cq_buf_clear(&log_bytes);
     *state = store_projection_new(&cfg);
     return 0;
 }
@@ -204,8 +242,6 @@ enum {
     SWEEP_COMMITS = 20,
 };
 
-static unsigned said_in[SWEPT_COMMITS * 4 + SWEPT_CHATS + 1]; /* by position */
-
 static void
 check_disk(const uint64_t *should)
 {
@@ -224,25 +260,30 @@ check_disk(const uint64_t *should)
     }
 }
 
-/* As after a crash: rows from the disk, and the log behind the marker applied again. */
+/* As after a crash: rows from the disk, and the chats are owed the log behind the marker. */
 static void
-replay(store_projection_t **projection, uint64_t marker)
+forget(store_projection_t **projection, uint64_t marker)
 {
-    const struct store_projection_cfg cfg = {read_row, NULL, 10};
-    uint64_t end = pos;
+    const struct store_projection_cfg cfg = {read_row, read_record, NULL, 10};
     store_projection_destroy(projection);
-    store_projection_t *p = *projection = store_projection_new(&cfg);
-    for (pos = marker; pos < end;) {
-        struct store_chat *c = NULL;
-        struct cq_id id = chat_number(said_in[pos + 1]);
-        assert_int_equal(store_projection_chat(p, &id, &c), 0);
-        if (c->last_pos > pos) {
-            pos++; /* the row has it already */
-        } else {
-            say(p, said_in[pos + 1]);
-        }
+    *projection = store_projection_new(&cfg);
+    for (uint64_t at = marker + 1; at <= pos; at++) {
+        struct cq_view record;
+        union store_record fields;
+        enum cq_rec_kind kind;
+        assert_int_equal(read_record(NULL, at, &record), 0);
+        assert_int_equal(store_record_read(record, &kind, &fields), 0);
+        struct cq_id chat = store_record_chat(kind, &fields);
+        store_projection_owe(*projection, &chat, at);
     }
-    store_projection_resume(p);
+}
+
+static void
+settle(store_projection_t *p)
+{
+    while (!store_projection_is_settled(p)) {
+        assert_int_equal(store_projection_settle(p, 3), 0);
+    }
 }
 
 /* Whatever the slices: the rows have everything up to the marker, and however often the store is
@@ -269,7 +310,6 @@ the_marker_follows_the_sweep(void **state)
         for (unsigned k = 0; k < i % 5; k++) {
             unsigned n = (i * 7 + k * k) % SWEPT_CHATS;
             say(p, n);
-            said_in[pos] = n;
             newest[i][n] = pos;
         }
         head[i] = pos;
@@ -281,7 +321,8 @@ the_marker_follows_the_sweep(void **state)
         }
         assert_true(i - complete <= 3 * SWEEP_COMMITS || complete > i);
         if (i % (i < SWEPT_COMMITS / 2 ? 97 : 7) == 6) {
-            replay(&p, marker);
+            forget(&p, marker);
+            settle(p);
         }
     }
     *state = p;
@@ -317,6 +358,85 @@ forgetting_and_replaying_gives_the_same(void **state)
         struct store_chat_index beyond;
         assert_int_equal(store_projection_index(p, c, 6, &beyond), -CQ_E_NOT_FOUND);
     }
+}
+
+static uint64_t
+head_of(store_projection_t *p, unsigned n)
+{
+    struct store_chat *c = NULL;
+    struct cq_id id = chat_number(n);
+    assert_int_equal(store_projection_chat(p, &id, &c), 0);
+    return c->head;
+}
+
+/* Some rows are newer than the marker, one chat has no row at all; some chats are asked for, and
+ * written to, before it is their turn. */
+static void
+what_is_owed_is_there_when_asked_for(void **state)
+{
+    enum {
+        CHATS = 30
+    };
+    store_projection_t *p = *state;
+    bool open = false;
+    for (unsigned n = 0; n < CHATS; n++) {
+        begin(p, n);
+    }
+    for (unsigned i = 0; i < 4 * CHATS; i++) {
+        say(p, i % CHATS);
+    }
+    store_projection_round(p);
+    (void)commit_slice(p, 11);
+    begin(p, CHATS);
+    say(p, CHATS);
+    forget(&p, 0);
+    *state = p;
+    assert_false(store_projection_is_settled(p));
+    assert_int_equal(store_projection_count(p), 0);
+    assert_int_equal(head_of(p, 7), 4);
+    assert_int_equal(head_of(p, CHATS), 1);
+    say(p, 7);
+    struct cq_id id = chat_number(8);
+    assert_int_equal(store_projection_is_open(p, &id, &open), 0);
+    assert_true(open);
+    id = chat_number(CHATS + 1);
+    assert_int_equal(store_projection_is_open(p, &id, &open), -CQ_E_NOT_FOUND);
+    settle(p);
+    for (unsigned n = 0; n < CHATS; n++) {
+        assert_int_equal(head_of(p, n), n == 7 ? 5 : 4);
+    }
+    store_projection_round(p);
+    uint64_t marker = 0;
+    while (!marker) {
+        marker = commit_slice(p, 11);
+    }
+    assert_int_equal(marker, pos);
+    uint64_t newest[SWEPT_CHATS] = {0};
+    for (unsigned n = 0; n < CHATS; n++) {
+        newest[n] = CHATS + 3 * CHATS + n + 1;
+    }
+    newest[7] = pos;
+    check_disk(newest);
+}
+
+/* A record that cannot follow: the chat is not to be had, and nothing is written. */
+static void
+what_is_owed_may_be_damaged(void **state)
+{
+    store_projection_t *p = *state;
+    struct store_chat *c = NULL;
+    struct cq_id id = chat_number(1);
+    begin(p, 1);
+    say(p, 1);
+    say(p, 1);
+    forget(&p, 0);
+    *state = p;
+    log_bytes.data[log_ends[1]] ^= 0xff;
+    assert_int_equal(store_projection_chat(p, &id, &c), -CQ_E_CORRUPT);
+    assert_null(c);
+    assert_int_equal(store_projection_settle(p, 1), -CQ_E_CORRUPT);
+    assert_false(store_projection_is_settled(p));
+    assert_int_equal(store_projection_dirty_count(p), 0);
 }
 
 static void
@@ -492,7 +612,7 @@ open_is_read_without_loading(void **state)
         .user = ann, .peer = bob, .user_blocks = true, .chat = id, .key_version = 1};
     struct store_chat *c = NULL;
     assert_int_equal(store_projection_chat(p, &id, &c), 0);
-    assert_int_equal(store_projection_apply(p, c, ++pos, CQ_REC_FRIEND, &f), 0);
+    apply(p, c, CQ_REC_FRIEND, &f);
     assert_int_equal(store_projection_is_open(p, &id, &open), 0);
     assert_false(open); /* memory before the row */
     id = chat_number(2);
@@ -523,6 +643,8 @@ main(void)
         TEST(rounds_end_with_the_marker),
         TEST(the_marker_follows_the_sweep),
         TEST(forgetting_and_replaying_gives_the_same),
+        TEST(what_is_owed_is_there_when_asked_for),
+        TEST(what_is_owed_may_be_damaged),
         TEST(audit_rows_exist_only_while_they_say_something),
         TEST(a_long_tail_is_written_in_parts),
         TEST(receipts_are_indexed),

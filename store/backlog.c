@@ -1,0 +1,147 @@
+/* SPDX-License-Identifier: MPL-2.0 */
+#include "store/backlog.h"
+
+#include <stdlib.h>
+
+#include "common/rt/check.h"
+
+enum {
+    ROOM_MIN = 64
+};
+
+struct part {
+    struct store_owed *list;
+    size_t count, room;
+    bool is_sorted;
+};
+
+struct store_backlog {
+    struct part parts[CQ_PARTITION_COUNT];
+    size_t left;         /* records of chats not passed */
+    size_t at_part, at; /* the next chat's first */
+};
+
+store_backlog_t *
+store_backlog_new(void)
+{
+    return cq_alloc(sizeof(store_backlog_t));
+}
+
+void
+store_backlog_clear(store_backlog_t *b)
+{
+    for (size_t i = 0; i < CQ_PARTITION_COUNT; i++) {
+        free(b->parts[i].list);
+    }
+    *b = (store_backlog_t){0};
+}
+
+void
+store_backlog_destroy(store_backlog_t **backlog)
+{
+    if (*backlog) {
+        store_backlog_clear(*backlog);
+        free(*backlog);
+        *backlog = NULL;
+    }
+}
+
+void
+store_backlog_add(store_backlog_t *b, const struct cq_id *chat, uint64_t pos)
+{
+    struct part *part = &b->parts[cq_id_partition(chat)];
+    if (part->count == part->room) {
+        part->room = part->room ? 2 * part->room : ROOM_MIN;
+        part->list = realloc(part->list, part->room * sizeof *part->list);
+        CQ_ASSERT(part->list);
+    }
+    part->list[part->count++] = (struct store_owed){*chat, pos};
+    part->is_sorted = false;
+    b->left++;
+}
+
+static int
+compare(const void *left, const void *right)
+{
+    const struct store_owed *a = left;
+    const struct store_owed *b = right;
+    int order = cq_id_cmp(&a->chat, &b->chat);
+    return order ? order : (a->pos > b->pos) - (a->pos < b->pos);
+}
+
+static void
+sort(struct part *part)
+{
+    if (!part->is_sorted && part->count) {
+        qsort(part->list, part->count, sizeof *part->list, compare);
+    }
+    part->is_sorted = true;
+}
+
+/* From this one on: how many are the same chat's? */
+static size_t
+run_at(const struct part *part, size_t first)
+{
+    size_t end = first + 1;
+    while (end < part->count && cq_id_eq(&part->list[end].chat, &part->list[first].chat)) {
+        end++;
+    }
+    return end - first;
+}
+
+const struct store_owed *
+store_backlog_find(store_backlog_t *b, const struct cq_id *chat, size_t *count)
+{
+    struct part *part = &b->parts[cq_id_partition(chat)];
+    size_t low = 0;
+    *count = 0;
+    sort(part);
+    for (size_t high = part->count; low < high;) {
+        size_t middle = low + (high - low) / 2;
+        if (cq_id_cmp(&part->list[middle].chat, chat) < 0) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    if (low == part->count || !cq_id_eq(&part->list[low].chat, chat)) {
+        return NULL;
+    }
+    *count = run_at(part, low);
+    return &part->list[low];
+}
+
+bool
+store_backlog_next(store_backlog_t *b, struct cq_id *chat)
+{
+    if (!b->left) {
+        return false;
+    }
+    while (b->at == b->parts[b->at_part].count) {
+        free(b->parts[b->at_part].list);
+        b->parts[b->at_part] = (struct part){0};
+        b->at_part = (b->at_part + 1) % CQ_PARTITION_COUNT;
+        b->at = 0;
+    }
+    struct part *part = &b->parts[b->at_part];
+    sort(part);
+    *chat = part->list[b->at].chat;
+    return true;
+}
+
+void
+store_backlog_pass(store_backlog_t *b)
+{
+    size_t n = run_at(&b->parts[b->at_part], b->at);
+    b->at += n;
+    b->left -= n;
+    if (!b->left) {
+        store_backlog_clear(b);
+    }
+}
+
+bool
+store_backlog_is_empty(const store_backlog_t *b)
+{
+    return b->left == 0;
+}
