@@ -17,7 +17,7 @@ struct part {
 
 struct store_backlog {
     struct part parts[CQ_PARTITION_COUNT];
-    size_t left;         /* records of chats not passed */
+    size_t left;        /* records of chats not passed */
     size_t at_part, at; /* the next chat's first */
 };
 

@@ -271,9 +271,8 @@ open_storage(struct store_core *core)
     const struct store_engine_cfg engine = {.dir = core->cfg->data,
                                             .map_bytes = core->cfg->map_bytes,
                                             .reserve_bytes = core->cfg->reserve_bytes};
-    const struct store_projection_cfg projection = {store_core_row_on_disk,
-                                                    store_core_record_on_disk, core,
-                                                    core->cfg->chat_cache};
+    const struct store_projection_cfg projection = {
+        store_core_row_on_disk, store_core_record_on_disk, core, core->cfg->chat_cache};
     int rc = store_engine_open(&engine, &core->engine);
     if (!rc) {
         rc = store_migrate_run(core->engine);

@@ -60,8 +60,8 @@ struct store_core {
     cq_worker_t *reader;
     store_jobs_t *jobs;
     store_route_t *route;
-    cq_timer_t *tick;    /* 1 s */
-    cq_timer_t *company; /* while a batch waits for more */
+    cq_timer_t *tick;     /* 1 s */
+    cq_timer_t *company;  /* while a batch waits for more */
     cq_timer_t *settling; /* while chats wait for what the log has of them */
     struct cq_id epoch;
     store_snapshot_t *snapshot; /* of this turn, opened when first needed */

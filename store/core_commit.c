@@ -78,17 +78,6 @@ add_slice(struct store_core *core)
     }
 }
 
-/* Rows may be written behind. Whoever stops wants all of them written. */
-static bool
-is_settled(struct store_core *core)
-{
-    int rc = core->stopping ? store_replay_settle(core, UINT64_MAX) : 0;
-    if (rc) {
-        store_core_give_up(core, rc);
-    }
-    return store_projection_is_settled(core->projection);
-}
-
 struct store_batch *
 store_core_next_batch(struct store_core *core)
 {
@@ -102,7 +91,7 @@ store_core_commit(struct store_core *core)
     if (core->committing) {
         return;
     }
-    if (store_core_writable(core) == 0 && is_settled(core)) {
+    if (store_core_writable(core) == 0 && store_projection_is_settled(core->projection)) {
         add_slice(core);
     }
     if (store_batch_is_empty(core->building)) {

@@ -29,8 +29,8 @@ void store_projection_destroy(store_projection_t **p);
 /* Forgets everything in memory: the truth is on disk (after a failed commit). */
 void store_projection_reset(store_projection_t *p);
 
-/* After a start: the log's record at pos (ascending) is this chat's and may not be in its row. It is
- * applied when the chat is loaded. */
+/* After a start: the log's record at pos (ascending) is this chat's and may not be in its row. It
+ * is applied when the chat is loaded. */
 void store_projection_owe(store_projection_t *p, const struct cq_id *chat, uint64_t pos);
 /* Loads up to so many of the chats that are owed something. Nothing may be written before all are:
  * the marker does not know what is owed. 0; CORRUPT, IO: as loading it would say. */
@@ -43,9 +43,8 @@ int store_projection_chat(store_projection_t *p,
                           struct store_chat **chat) CQ_MUST_CHECK;
 /* Is it open? Does not load it: for lists over many chats of which nothing else is wanted. Errors
  * as above. */
-int store_projection_is_open(store_projection_t *p,
-                             const struct cq_id *id,
-                             bool *open) CQ_MUST_CHECK;
+int
+store_projection_is_open(store_projection_t *p, const struct cq_id *id, bool *open) CQ_MUST_CHECK;
 /* The same as store_projection_chat, or a new empty one for a chat that begins. */
 int store_projection_begin(store_projection_t *p,
                            const struct cq_id *id,

@@ -21,7 +21,8 @@ union store_record {
 int store_record_read(struct cq_view bytes,
                       enum cq_rec_kind *kind,
                       union store_record *out) CQ_MUST_CHECK;
-/* The chat that a record belongs to; none for COMMIT, PRIVACY and friendships without a chat yet. */
+/* The chat that a record belongs to; none for COMMIT, PRIVACY and friendships without a chat yet.
+ */
 struct cq_id store_record_chat(enum cq_rec_kind kind, const union store_record *r);
 /* The same as store_record_read for a record that must be a message. */
 int store_record_message(struct cq_view bytes, struct cq_rec_message *out) CQ_MUST_CHECK;

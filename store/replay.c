@@ -12,6 +12,7 @@
 
 #include "store/checkpoint.h"
 #include "store/core.h"
+#include "store/readahead.h"
 #include "store/record.h"
 
 /* META row of a number; 0 if absent. */
@@ -147,7 +148,11 @@ read_part(struct replay *replay)
     replay->part_end = first + replay->part_records;
     int rc = store_core_snapshot(replay->core, &s);
     if (!rc) {
+        uint64_t last = replay->core->last_pos;
+        store_readahead_t *ahead = store_readahead_start(
+            replay->core->engine, first, replay->part_end < last ? replay->part_end : last);
         rc = store_snapshot_log(s, first, on_record, replay);
+        store_readahead_stop(&ahead);
     }
     if (rc || replay->rc) {
         return rc ? rc : replay->rc;

@@ -57,8 +57,7 @@ read_record(void *ctx, uint64_t at, struct cq_view *record)
 {
     (void)ctx;
     assert_true(at > 0 && at <= pos);
-    *record =
-        (struct cq_view){log_bytes.data + log_ends[at - 1], log_ends[at] - log_ends[at - 1]};
+    *record = (struct cq_view){log_bytes.data + log_ends[at - 1], log_ends[at] - log_ends[at - 1]};
     return 0;
 }
 
