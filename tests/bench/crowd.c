@@ -19,7 +19,7 @@ enum {
     SPARE_FILES = 64, /* that a helper has open beside its sessions */
     ADDRESSES = 3,    /* of a helper's own: enough for all that it may open */
     LOOK_MS = 20,     /* how often a helper looks for orders */
-    OPEN_S = 3600 /* on an emulated machine all takes a while */
+    OPEN_S = 3600     /* on an emulated machine all takes a while */
 };
 
 #define NS_PER_MS UINT64_C(1000000)

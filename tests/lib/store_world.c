@@ -108,9 +108,8 @@ store_world_open(struct store_world *w, const char *dir, const char *key_path)
     struct store_core *core = &w->core;
     const struct store_engine_cfg engine = {
         .dir = dir, .map_bytes = UINT64_C(1) << 38, .reserve_bytes = 0};
-    const struct store_projection_cfg projection = {store_core_row_on_disk,
-                                                    store_core_record_on_disk, core,
-                                                    w->cfg.chat_cache};
+    const struct store_projection_cfg projection = {
+        store_core_row_on_disk, store_core_record_on_disk, core, w->cfg.chat_cache};
     core->cfg = &w->cfg;
     core->loop = cq_loop_new();
     check(store_engine_open(&engine, &core->engine), "open");
