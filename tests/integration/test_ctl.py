@@ -172,10 +172,11 @@ def test_help():
         assert code == 0 and out.startswith(f"chasquictl {verb}")
 
 
-def catches(pid, number):
+def takes(pid, number):
+    """Blocked signals are read from a descriptor."""
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
-    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
-    return int(caught, 16) >> (number - 1) & 1
+    blocked = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+    return int(blocked, 16) >> (number - 1) & 1
 
 
 def test_is_interrupted(system, ctl):
@@ -183,7 +184,7 @@ def test_is_interrupted(system, ctl):
     system.broker.freeze()
     try:
         p = ctl.start("--json", "--timeout", "600", "status")
-        eventually(lambda: catches(p.pid, signal.SIGINT), what="its signal handler")
+        eventually(lambda: takes(p.pid, signal.SIGINT), what="its taking of signals")
         p.send_signal(signal.SIGINT)
         code, out, _ = ctl.finish(p)
     finally:
