@@ -331,9 +331,6 @@ main() {
         rolling) seed_people failover "${OPTIONS[@]}" ;;
     esac
     start_system
-    if [[ -n ${CHASQUI_BENCH_HOOK:-} ]]; then
-        "$CHASQUI_BENCH_HOOK" "$SCRATCH/data" >&2 & # a profiler, for example
-    fi
     [[ $TLS == no ]] || OPTIONS+=(--tls-ca "$SCRATCH/data/tls/ca.pem")
     [[ $HAPROXY == no ]] || start_haproxy
     if [[ $name == rolling ]]; then
