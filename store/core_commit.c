@@ -193,7 +193,7 @@ refuse(struct store_core *core, struct store_batch **batch, int rc)
 void
 store_core_give_up(struct store_core *core, int rc)
 {
-    CQ_LOG(ERROR, "STORE-COMMIT-GIVEUP", "err=%s", cq_err_name(rc));
+    CQ_LOG(ERROR, "STORE-GIVEUP", "err=%s", cq_err_name(rc));
     core->exit_code = 1;
     cq_loop_stop(core->loop);
 }
