@@ -6,22 +6,35 @@
 enum {
     WEIGHT_MIN = 256, /* chats: room for a heavy partition, and for a round with few records … */
     WEIGHT_HURRY = 8192, /* … which is soon through when nobody waits */
-    LATE_PART = 16,      /* a sweep that is late by this part of an interval … */
-    LATE_TIMES = 2,      /* … goes so many times as fast */
+    LATE_PART = 16,      /* for each such part of an interval that a sweep is late … */
+    LATE_TIMES_MAX = 4,  /* … it goes one time faster, up to this */
+    TIMES_MIN = 2,
 };
+
+/* How many times as fast as usual. Late is who has just started: nothing was written meanwhile. */
+static uint64_t
+times_of(const struct store_checkpoint_now *now)
+{
+    uint64_t part = now->interval_records / LATE_PART + 1;
+    uint64_t late = now->lag_records > now->interval_records
+                        ? (now->lag_records - now->interval_records) / part
+                        : 0;
+    return late < LATE_TIMES_MAX ? 1 + late : LATE_TIMES_MAX;
+}
 
 static struct store_slice
 slice_of(const struct store_batch *b, const struct store_checkpoint_now *now)
 {
     int64_t once = (int64_t)CQ_PARTITION_COUNT * STORE_SLICE_PARTITION;
     uint64_t records = b->record_count;
-    uint64_t late = now->interval_records + now->interval_records / LATE_PART;
-    records *= now->lag_records > late ? LATE_TIMES : 1;
+    uint64_t times = times_of(now);
+    records *= times;
     struct store_slice slice = {.parts = once, .weight_max = WEIGHT_HURRY};
     if (!now->in_hurry) {
         /* A record adds at most little more than one chat's weight, so the sweep cannot be outrun.
          */
-        slice.weight_max = WEIGHT_MIN + 2 * b->record_count;
+        times = times > TIMES_MIN ? times : TIMES_MIN;
+        slice.weight_max = WEIGHT_MIN + times * b->record_count;
     }
     if (records < now->interval_records) {
         slice.parts = (int64_t)((uint64_t)once * records / now->interval_records);

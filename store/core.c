@@ -19,7 +19,8 @@ enum {
     /* A receipt waits so long for a message to share a commit with. Nobody sees that, and at some
      * hundred messages a second it halves the commits, and the envelopes that follow each. */
     COMPANY_MS = 5,
-    SETTLE_US = 2000, /* in each millisecond's turn, after a start */
+    SETTLE_US = 2000,
+    SETTLE_MAX_US = 10000,
 };
 
 /* ---- life ---- */
@@ -78,12 +79,17 @@ on_tick(void *ctx)
     }
 }
 
-/* Between turns, so that whoever wants something meanwhile waits little. */
+/* Between turns, for about as long as the last one took: whoever wants something meanwhile waits
+ * little, and under load it is through before much more has come. */
 static void
 on_settling(void *ctx)
 {
     struct store_core *core = ctx;
-    int rc = store_replay_settle(core, cq_now_mono_us() + SETTLE_US);
+    uint64_t now_us = cq_now_mono_us();
+    uint64_t turn_us = now_us - core->settled_mono_us;
+    turn_us = turn_us < SETTLE_MAX_US ? turn_us : SETTLE_MAX_US;
+    int rc = store_replay_settle(core, now_us + (turn_us > SETTLE_US ? turn_us : SETTLE_US));
+    core->settled_mono_us = cq_now_mono_us();
     if (rc) {
         store_core_give_up(core, rc);
     } else if (store_projection_is_settled(core->projection)) {
@@ -99,6 +105,7 @@ store_core_begin_settling(struct store_core *core)
         core->settling = cq_timer_new(core->loop, on_settling, core);
     }
     if (!store_projection_is_settled(core->projection)) {
+        core->settled_mono_us = cq_now_mono_us();
         cq_timer_start(core->settling, 1, 1);
     }
 }

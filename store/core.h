@@ -60,9 +60,10 @@ struct store_core {
     cq_worker_t *reader;
     store_jobs_t *jobs;
     store_route_t *route;
-    cq_timer_t *tick;     /* 1 s */
-    cq_timer_t *company;  /* while a batch waits for more */
-    cq_timer_t *settling; /* while chats wait for what the log has of them */
+    cq_timer_t *tick;         /* 1 s */
+    cq_timer_t *company;      /* while a batch waits for more */
+    cq_timer_t *settling;     /* while chats wait for what the log has of them */
+    uint64_t settled_mono_us; /* when that was gone on with last */
     struct cq_id epoch;
     store_snapshot_t *snapshot; /* of this turn, opened when first needed */
     struct store_batch *building;
