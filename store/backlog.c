@@ -12,13 +12,14 @@ enum {
 struct part {
     struct store_owed *list;
     size_t count, room;
+    size_t at; /* the next chat's first */
     bool is_sorted;
 };
 
 struct store_backlog {
     struct part parts[CQ_PARTITION_COUNT];
-    size_t left;        /* records of chats not passed */
-    size_t at_part, at; /* the next chat's first */
+    size_t left;    /* records of chats not passed */
+    size_t at_part; /* those before have none left */
 };
 
 store_backlog_t *
@@ -58,6 +59,7 @@ store_backlog_add(store_backlog_t *b, const struct cq_id *chat, uint64_t pos)
     part->list[part->count++] = (struct store_owed){*chat, pos};
     part->is_sorted = false;
     b->left++;
+    b->at_part = 0;
 }
 
 static int
@@ -112,32 +114,37 @@ store_backlog_find(store_backlog_t *b, const struct cq_id *chat, size_t *count)
 }
 
 bool
-store_backlog_next(store_backlog_t *b, struct cq_id *chat)
+store_backlog_next(store_backlog_t *b, size_t partition, struct cq_id *chat)
 {
-    if (!b->left) {
+    struct part *part = &b->parts[partition];
+    if (part->at == part->count) {
         return false;
     }
-    while (b->at == b->parts[b->at_part].count) {
-        free(b->parts[b->at_part].list);
-        b->parts[b->at_part] = (struct part){0};
-        b->at_part = (b->at_part + 1) % CQ_PARTITION_COUNT;
-        b->at = 0;
-    }
-    struct part *part = &b->parts[b->at_part];
     sort(part);
-    *chat = part->list[b->at].chat;
+    *chat = part->list[part->at].chat;
     return true;
 }
 
 void
-store_backlog_pass(store_backlog_t *b)
+store_backlog_pass(store_backlog_t *b, size_t partition)
 {
-    size_t n = run_at(&b->parts[b->at_part], b->at);
-    b->at += n;
+    struct part *part = &b->parts[partition];
+    size_t n = run_at(part, part->at);
+    part->at += n;
     b->left -= n;
-    if (!b->left) {
-        store_backlog_clear(b);
+    if (part->at == part->count) {
+        free(part->list);
+        *part = (struct part){0};
     }
+}
+
+size_t
+store_backlog_partition(store_backlog_t *b)
+{
+    while (!b->parts[b->at_part].count && b->at_part < CQ_PARTITION_COUNT - 1) {
+        b->at_part++;
+    }
+    return b->at_part;
 }
 
 bool

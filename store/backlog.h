@@ -29,10 +29,12 @@ void store_backlog_add(store_backlog_t *b, const struct cq_id *chat, uint64_t po
  * those of chats already passed may or may not be among them. */
 const struct store_owed *
 store_backlog_find(store_backlog_t *b, const struct cq_id *chat, size_t *count);
-/* The next chat, in an order in which neighbours' rows are near each other; false: none is left. */
-bool store_backlog_next(store_backlog_t *b, struct cq_id *chat);
+/* The next chat of a partition, in the order of the rows; false: none is left. */
+bool store_backlog_next(store_backlog_t *b, size_t partition, struct cq_id *chat);
 /* It is done with. */
-void store_backlog_pass(store_backlog_t *b);
+void store_backlog_pass(store_backlog_t *b, size_t partition);
+/* One that has some left. */
+size_t store_backlog_partition(store_backlog_t *b);
 bool store_backlog_is_empty(const store_backlog_t *b);
 
 #endif

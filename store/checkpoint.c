@@ -9,6 +9,7 @@ enum {
     LATE_PART = 16,      /* for each such part of an interval that a sweep is late … */
     LATE_TIMES_MAX = 4,  /* … it goes one time faster, up to this */
     TIMES_MIN = 2,
+    COMPLETE_EVERY = 16, /* partitions: that row is a few pages */
 };
 
 /* How many times as fast as usual. Late is who has just started: nothing was written meanwhile. */
@@ -42,6 +43,17 @@ slice_of(const struct store_batch *b, const struct store_checkpoint_now *now)
     return slice;
 }
 
+static void
+put_complete(const store_projection_t *p, struct store_batch *b)
+{
+    struct store_key key = store_key_text("complete");
+    struct store_complete complete;
+    store_projection_complete(p, b->first_pos + b->record_count - 1, &complete);
+    store_complete_write(store_batch_row_begin(b, STORE_TABLE_META, store_key_view(&key)),
+                         &complete);
+    store_batch_row_end(b);
+}
+
 bool
 store_checkpoint_add(store_projection_t *p,
                      struct store_batch *b,
@@ -52,11 +64,15 @@ store_checkpoint_add(store_projection_t *p,
         store_projection_round(p);
     }
     const struct store_slice slice = slice_of(b, now);
+    size_t before = store_projection_partition(p) / COMPLETE_EVERY;
     bool is_through = store_projection_slice(p, b, &slice);
     if (b->marker) {
         struct store_key key = store_key_text("marker");
         cq_pack_uint(store_batch_row_begin(b, STORE_TABLE_META, store_key_view(&key)), b->marker);
         store_batch_row_end(b);
+    }
+    if (b->marker && store_projection_partition(p) / COMPLETE_EVERY != before) {
+        put_complete(p, b);
     }
     return begins || is_through;
 }

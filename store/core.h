@@ -197,7 +197,7 @@ void store_core_read(struct store_core *core, struct store_reading *job);
 /* ---- replay.c ---- */
 
 /* Reads marker and epoch, and whose the records behind the marker are: chats get theirs when they
- * are loaded. Nothing is written behind until all have been settled. */
+ * are loaded. */
 int store_replay_run(struct store_core *core) CQ_MUST_CHECK;
 /* Applies the records of further chats until then, or until all have theirs. 0; CORRUPT, IO: the
  * store cannot go on. */

@@ -91,7 +91,9 @@ store_core_commit(struct store_core *core)
     if (core->committing) {
         return;
     }
-    if (store_core_writable(core) == 0 && store_projection_is_settled(core->projection)) {
+    /* Who stops writes everything, but not what takes loading first: that the next start does. */
+    bool is_loaded = !core->stopping || store_projection_is_settled(core->projection);
+    if (store_core_writable(core) == 0 && is_loaded) {
         add_slice(core);
     }
     if (store_batch_is_empty(core->building)) {

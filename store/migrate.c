@@ -110,9 +110,12 @@ static int
 drop_chat_rows(store_engine_t *e, store_snapshot_t *s, struct step *step, bool *is_done)
 {
     struct store_key marker = store_key_text("marker");
+    struct store_key complete = store_key_text("complete");
     int rc = 0;
     (void)e;
     store_batch_put(step->rows, STORE_TABLE_META, store_key_view(&marker), (struct cq_view){0},
+                    false);
+    store_batch_put(step->rows, STORE_TABLE_META, store_key_view(&complete), (struct cq_view){0},
                     false);
     for (size_t i = 0; i < sizeof chat_tables / sizeof chat_tables[0] && !rc; i++) {
         struct dropping d = {step, chat_tables[i]};

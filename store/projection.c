@@ -176,13 +176,19 @@ order_of(const struct cq_id *id)
     return order;
 }
 
+static void
+make_oldest(store_projection_t *p, const struct cq_id *chat, uint64_t pos)
+{
+    uint64_t *oldest = &p->oldest[cq_id_partition(chat)];
+    *oldest = *oldest && *oldest < pos ? *oldest : pos;
+}
+
 /* It is not in the tables from the record at pos on. */
 static void
 touch(store_projection_t *p, struct store_entry *e, uint64_t pos)
 {
     const struct store_chat *c = &e->chat;
-    uint64_t *oldest = &p->oldest[cq_id_partition(&c->id)];
-    *oldest = *oldest && *oldest < pos ? *oldest : pos;
+    make_oldest(p, &c->id, pos);
     if (e->dirty) {
         return;
     }
@@ -363,25 +369,41 @@ store_projection_index(store_projection_t *p,
 void
 store_projection_owe(store_projection_t *p, const struct cq_id *chat, uint64_t pos)
 {
+    make_oldest(p, chat, pos);
     store_backlog_add(p->backlog, chat, pos);
 }
 
-int
-store_projection_settle(store_projection_t *p, size_t chats)
+/* Up to *chats of them. */
+static int
+settle_some(store_projection_t *p, size_t partition, size_t *chats)
 {
     struct cq_id id;
-    for (size_t i = 0; i < chats && store_backlog_next(p->backlog, &id); i++) {
+    for (; *chats && store_backlog_next(p->backlog, partition, &id); --*chats) {
         struct store_chat *chat;
         int rc = store_projection_chat(p, &id, &chat);
         if (rc) {
             return rc;
         }
-        store_backlog_pass(p->backlog);
-        if (store_projection_is_settled(p)) {
-            store_projection_resume(p);
-        }
+        store_backlog_pass(p->backlog, partition);
     }
     return 0;
+}
+
+int
+store_projection_settle_partition(store_projection_t *p, size_t partition)
+{
+    size_t all = SIZE_MAX;
+    return settle_some(p, partition, &all);
+}
+
+int
+store_projection_settle(store_projection_t *p, size_t chats)
+{
+    int rc = 0;
+    while (!rc && chats && !store_projection_is_settled(p)) {
+        rc = settle_some(p, store_backlog_partition(p->backlog), &chats);
+    }
+    return rc;
 }
 
 bool

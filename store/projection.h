@@ -12,6 +12,7 @@
 
 #include "store/batch.h"
 #include "store/chat.h"
+#include "store/complete.h"
 
 typedef struct store_projection store_projection_t;
 
@@ -32,8 +33,10 @@ void store_projection_reset(store_projection_t *p);
 /* After a start: the log's record at pos (ascending) is this chat's and may not be in its row. It
  * is applied when the chat is loaded. */
 void store_projection_owe(store_projection_t *p, const struct cq_id *chat, uint64_t pos);
-/* Loads up to so many of the chats that are owed something. Nothing may be written before all are:
- * the marker does not know what is owed. 0; CORRUPT, IO: as loading it would say. */
+/* All that is owed has been said, and nothing else has happened: the sweep goes on where it was. */
+void store_projection_resume(store_projection_t *p);
+/* Loads up to so many of the chats that are owed something. 0; CORRUPT, IO: as loading it would
+ * say; the sweep does not get past it either. */
 int store_projection_settle(store_projection_t *p, size_t chats) CQ_MUST_CHECK;
 bool store_projection_is_settled(const store_projection_t *p);
 
@@ -72,6 +75,13 @@ bool store_projection_in_round(const store_projection_t *p);
 enum {
     STORE_SLICE_PARTITION = 1 << 20 /* the parts that make a partition */
 };
+
+/* Up to where the tables are complete, if everything up to head has been applied and all slices so
+ * far are durable. */
+void
+store_projection_complete(const store_projection_t *p, uint64_t head, struct store_complete *out);
+/* The partition that the sweep is at. */
+size_t store_projection_partition(const store_projection_t *p);
 
 struct store_slice {
     int64_t parts; /* go on by so much; what is not used up by weight_max is kept, within limits */

@@ -54,8 +54,8 @@ struct store_projection {
     size_t round_left; /* partitions until the round under way is through; 0: none is */
 };
 
-/* All that was owed has been applied: the sweep goes on where it was before the start. */
-void store_projection_resume(store_projection_t *p);
+/* Loads the chats of a partition that are owed something. */
+int store_projection_settle_partition(store_projection_t *p, size_t partition) CQ_MUST_CHECK;
 
 static inline struct store_entry *
 store_entry_of(struct store_chat *c)

@@ -109,6 +109,24 @@ marker_of(const store_projection_t *p, uint64_t head)
     return least - 1;
 }
 
+void
+store_projection_complete(const store_projection_t *p, uint64_t head, struct store_complete *out)
+{
+    for (size_t i = 0; i < CQ_PARTITION_COUNT; i++) {
+        out->pos[i] = p->oldest[i] ? p->oldest[i] - 1 : head;
+    }
+    uint64_t *at = &out->pos[p->partition];
+    if (p->visit_next < p->visit.count && p->visit_oldest && p->visit_oldest <= *at) {
+        *at = p->visit_oldest - 1;
+    }
+}
+
+size_t
+store_projection_partition(const store_projection_t *p)
+{
+    return p->partition;
+}
+
 /* Writes an audit row while it says something and deletes it once when it does not any more. */
 static void
 put_audit(struct store_batch *batch,
@@ -258,16 +276,21 @@ write_next(store_projection_t *p, struct store_batch *batch, size_t weight_max)
     return weight;
 }
 
-/* The partition at hand is through: comes to the next one, unless that ends the round. */
-static void
+/* The partition at hand is through: comes to the next one, unless that ends the round. False: it
+ * has chats that cannot be loaded. */
+static bool
 go_on(store_projection_t *p)
 {
+    if (store_projection_settle_partition(p, (p->partition + 1) % CQ_PARTITION_COUNT)) {
+        return false;
+    }
     if (p->round_left && --p->round_left == 0) {
         p->credit = 0;
-        return;
+        return true;
     }
     visit(p);
     p->credit -= p->visit.count ? 0 : p->step;
+    return true;
 }
 
 bool
@@ -284,8 +307,9 @@ store_projection_slice(store_projection_t *p,
            came_to <= CQ_PARTITION_COUNT) {
         if (p->visit_next < p->visit.count) {
             weight += write_next(p, batch, slice->weight_max);
+        } else if (!go_on(p)) {
+            break;
         } else {
-            go_on(p);
             came_to++;
             passed_last = passed_last || p->partition == CQ_PARTITION_COUNT - 1;
         }

@@ -38,6 +38,24 @@ meta_uint(struct store_core *core, const char *name, uint64_t *value)
     return rc;
 }
 
+/* Absent before the first sweep, and in databases of before: as complete as the marker says. */
+static int
+load_complete(struct store_core *core, struct store_complete *complete)
+{
+    struct store_key key = store_key_text("complete");
+    struct cq_view row = {0};
+    store_snapshot_t *s = NULL;
+    store_complete_init(complete, core->marker);
+    int rc = store_core_snapshot(core, &s);
+    if (!rc) {
+        rc = store_snapshot_row(s, STORE_TABLE_META, store_key_view(&key), &row);
+    }
+    if (rc) {
+        return rc == -CQ_E_NOT_FOUND ? 0 : rc;
+    }
+    return store_complete_read(row, core->last_pos, complete);
+}
+
 static int
 load_epoch(struct store_core *core)
 {
@@ -76,6 +94,7 @@ enum {
 
 struct replay {
     struct store_core *core;
+    struct store_complete complete;
     uint64_t count;
     uint64_t next_pos;
     uint64_t part_records; /* rows are written after so many */
@@ -95,7 +114,7 @@ on_record(void *ctx, uint64_t pos, struct cq_view record)
         return false;
     }
     struct cq_id chat = store_record_chat(kind, &fields);
-    if (!cq_id_is_none(&chat)) {
+    if (!cq_id_is_none(&chat) && pos > store_complete_of(&replay->complete, &chat)) {
         store_projection_owe(replay->core->projection, &chat, pos);
     }
     replay->count++;
@@ -194,6 +213,7 @@ read_log(struct replay *replay)
             rc = finish_part(replay);
         }
     }
+    store_projection_resume(core->projection);
     store_core_drop_snapshot(core);
     return rc;
 }
@@ -207,6 +227,9 @@ store_replay_run(struct store_core *core)
     int rc = load_epoch(core);
     if (!rc) {
         rc = meta_uint(core, "marker", &core->marker);
+    }
+    if (!rc) {
+        rc = load_complete(core, &replay.complete);
     }
     if (replay.part_records < PART_MIN) {
         replay.part_records = PART_MIN;
