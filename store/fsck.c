@@ -36,6 +36,16 @@ on_last(void *ctx, uint64_t pos, struct cq_view record)
     return true;
 }
 
+/* False if there is none, or it cannot be: no row is measured by it then. */
+static bool
+read_complete(struct store_fsck *f)
+{
+    struct store_key key = store_key_text("complete");
+    struct cq_view row;
+    return store_fsck_row(f, STORE_TABLE_META, &key, &row) &&
+           !store_complete_read(row, f->last_pos, &f->complete);
+}
+
 /* A META row that is a number; false if it is absent or something else. */
 static bool
 meta_number(struct store_fsck *f, const char *name, uint64_t *value)
@@ -113,6 +123,9 @@ store_fsck_fresh(struct store_fsck *f)
     uint64_t marker = 0;
     bool is_sane = meta_number(f, "marker", &marker) && marker <= f->last_pos;
     f->marker = is_sane ? marker : 0;
+    if (!read_complete(f)) {
+        store_complete_init(&f->complete, f->marker);
+    }
     return rc ? rc : f->rc;
 }
 
@@ -231,6 +244,17 @@ check_bytes(struct store_fsck *f, const char *name, size_t min, size_t max)
     }
 }
 
+static void
+check_complete(struct store_fsck *f)
+{
+    struct store_key key = store_key_text("complete");
+    struct cq_view row;
+    if (store_fsck_row(f, STORE_TABLE_META, &key, &row) && !read_complete(f)) {
+        store_fsck_find_row(f, STORE_FSCK_META, STORE_TABLE_META, store_key_view(&key),
+                            "does not decode", "positions of the log");
+    }
+}
+
 static int
 check_meta(struct store_fsck *f)
 {
@@ -241,6 +265,7 @@ check_meta(struct store_fsck *f)
     check_number(f, STORE_META_SCHEMA, STORE_SCHEMA_VERSION, true);
     check_number(f, STORE_META_FENCE, store_engine_fence(f->cfg->engine), true);
     check_number(f, "marker", f->last_pos, false);
+    check_complete(f);
     check_number(f, "routed", f->last_pos, false);
     check_bytes(f, "epoch", CQ_ID_SIZE, CQ_ID_SIZE);
     check_bytes(f, "vault", 1, STORE_VAULT_ROW_MAX);

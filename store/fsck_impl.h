@@ -5,6 +5,7 @@
 #define STORE_FSCK_IMPL_H
 
 #include "store/chat.h"
+#include "store/complete.h"
 #include "store/fsck.h"
 #include "store/key.h"
 
@@ -24,8 +25,9 @@ struct store_fsck {
     uint64_t opened_mono_ms;
     uint64_t last_progress_mono_ms;
     uint64_t fence;
-    uint64_t marker;   /* as the snapshot has it */
-    uint64_t last_pos; /* last position that the snapshot has */
+    uint64_t marker;                /* as the snapshot has it */
+    struct store_complete complete; /* the same */
+    uint64_t last_pos;              /* last position that the snapshot has */
     /* For the estimate of progress. */
     uint64_t done_ordinal, group_width, replay_pos;
     struct store_fsck_bad *bad;

@@ -101,6 +101,8 @@ on_chat(void *ctx, struct cq_view key, struct cq_view value)
         store_fsck_find_row(f, STORE_FSCK_ROW_VALUE, STORE_TABLE_CHAT, key, "does not decode",
                             "a row of this table");
     } else {
+        uint64_t complete = store_complete_of(&f->complete, &e->chat.id);
+        e->marker = complete > e->marker ? complete : e->marker;
         e->has_row = true;
         e->row_pos = row.last_pos;
         e->row_head = row.head;

@@ -120,6 +120,28 @@ plant_marker_above(void)
     put_number(STORE_TABLE_META, store_key_text("marker"), world.core.last_pos + 1);
 }
 static void
+put_complete(uint64_t pos)
+{
+    struct store_complete c;
+    cq_buf_t b = {0};
+    store_complete_init(&c, pos);
+    store_complete_write(&b, &c);
+    put_buf(STORE_TABLE_META, store_key_text("complete"), &b);
+}
+static void
+plant_complete_above(void)
+{
+    put_complete(world.core.last_pos + 1);
+}
+/* A good message, which a start would leave out: the row does not have it. */
+static void
+plant_complete_early(void)
+{
+    struct cq_rec_message m = next_message();
+    append(CQ_REC_MESSAGE, &m);
+    put_complete(world.core.last_pos + 1);
+}
+static void
 plant_routed_above(void)
 {
     put_number(STORE_TABLE_META, store_key_text("routed"), world.core.last_pos + 1);
@@ -153,6 +175,8 @@ static const struct plant plants[] = {
     {"log commit", plant_log_commit, STORE_FSCK_LOG_COMMIT, "log "},
     {"log privacy", plant_log_privacy, STORE_FSCK_LOG_MEMBER, "log "},
     {"marker above", plant_marker_above, STORE_FSCK_META, "meta marker"},
+    {"complete above", plant_complete_above, STORE_FSCK_META, "meta complete"},
+    {"complete early", plant_complete_early, STORE_FSCK_ROW_BEHIND, "chat "},
     {"routed above", plant_routed_above, STORE_FSCK_META, "meta routed"},
     {"schema", plant_schema, STORE_FSCK_META, "meta schema"},
     {"epoch", plant_epoch, STORE_FSCK_META, "meta epoch"},
