@@ -16,6 +16,7 @@
 #include "store/blob.h"
 #include "store/blob_tree.h"
 #include "store/chat.h"
+#include "store/complete.h"
 #include "store/friend.h"
 #include "store/manifest.h"
 #include "tests/fuzz/fuzz_wire.h"
@@ -201,10 +202,27 @@ try_blob_line(struct cq_view text)
     }
 }
 
+static void
+try_complete(struct cq_view row)
+{
+    static struct store_complete c, again;
+    const uint64_t last_pos = UINT64_C(1) << 40;
+    cq_buf_t b = {0};
+    if (store_complete_read(row, last_pos, &c) == 0) {
+        for (size_t i = 0; i < CQ_PARTITION_COUNT; i++) {
+            must(c.pos[i] <= last_pos);
+        }
+        store_complete_write(&b, &c);
+        must(store_complete_read((struct cq_view){b.data, b.size}, last_pos, &again) == 0);
+        must(memcmp(&c, &again, sizeof c) == 0);
+    }
+    cq_buf_free(&b);
+}
+
 static void (*const tries[])(struct cq_view) = {
     try_chat,  try_index,       try_friend,    try_account,  try_device,
     try_token, try_online,      try_key,       try_manifest, try_manifest_body,
-    try_blob,  try_blob_header, try_blob_line,
+    try_blob,  try_blob_header, try_blob_line, try_complete,
 };
 
 int

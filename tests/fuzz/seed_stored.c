@@ -14,6 +14,7 @@
 #include "store/blob.h"
 #include "store/blob_tree.h"
 #include "store/chat.h"
+#include "store/complete.h"
 #include "store/friend.h"
 #include "store/manifest.h"
 
@@ -81,6 +82,17 @@ write_block(cq_buf_t *b)
     }
     struct store_chat c = {.tail_first = 1, .tail = tail, .tail_count = STORE_CHAT_BLOCK};
     store_chat_write_block(b, &c, 1);
+}
+
+static void
+write_complete(cq_buf_t *b)
+{
+    struct store_complete c;
+    store_complete_init(&c, 1000000);
+    for (size_t i = 0; i < CQ_PARTITION_COUNT; i++) {
+        c.pos[i] += i * 341;
+    }
+    store_complete_write(b, &c);
 }
 
 static void
@@ -176,6 +188,8 @@ main(int argc, char **argv)
     store_blob_tree_write_line(&entry, line);
     cq_buf_append(&b, line, strlen(line));
     write_seeds(12, &b);
+    write_complete(&b);
+    write_seeds(13, &b);
     cq_buf_free(&b);
     return EXIT_SUCCESS;
 }
