@@ -68,6 +68,12 @@ struct store_chat_device {
     struct store_chat_answer *answers; /* owned */
 };
 
+enum {
+    /* What a device takes at most. */
+    STORE_CHAT_DEVICE_BYTES =
+        sizeof(struct store_chat_device) + CQ_WINDOW * sizeof(struct store_chat_answer)
+};
+
 struct store_chat_member {
     struct cq_id user;
     uint64_t sent; /* messages of this member */

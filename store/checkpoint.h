@@ -2,7 +2,7 @@
  * How fast rows are written behind: the sweep goes once round the partitions while `interval`
  * records come, so every commit carries the same small part, and the tables are never more than
  * that behind the log. A long interval writes less (a row is written once however often it changed,
- * and a page once for all its rows), a short one restarts faster: a start applies what is behind
+ * and a page once for all its rows), a short one restarts faster: a start reads what is behind
  * the marker.
  *
  * This is also the back-pressure: how many chats a commit writes follows from how many records it

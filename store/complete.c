@@ -14,6 +14,14 @@ store_complete_init(struct store_complete *c, uint64_t pos)
 }
 
 void
+store_complete_raise(struct store_complete *c, uint64_t pos)
+{
+    for (size_t i = 0; i < CQ_PARTITION_COUNT; i++) {
+        c->pos[i] = c->pos[i] > pos ? c->pos[i] : pos;
+    }
+}
+
+void
 store_complete_write(cq_buf_t *b, const struct store_complete *c)
 {
     uint64_t least = UINT64_MAX;

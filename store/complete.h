@@ -15,6 +15,8 @@ struct store_complete {
 
 /* All partitions stand at pos. */
 void store_complete_init(struct store_complete *c, uint64_t pos);
+/* The row may be older than the marker: none stands before pos. */
+void store_complete_raise(struct store_complete *c, uint64_t pos);
 static inline uint64_t
 store_complete_of(const struct store_complete *c, const struct cq_id *chat)
 {

@@ -101,10 +101,7 @@ on_settling(void *ctx)
 void
 store_core_begin_settling(struct store_core *core)
 {
-    if (!core->settling) {
-        core->settling = cq_timer_new(core->loop, on_settling, core);
-    }
-    if (!store_projection_is_settled(core->projection)) {
+    if (core->settling && !store_projection_is_settled(core->projection)) {
         core->settled_mono_us = cq_now_mono_us();
         cq_timer_start(core->settling, 1, 1);
     }
@@ -333,6 +330,7 @@ store_core_open(struct store_core *core, const struct store_core_cfg *cfg)
     core->tick = cq_timer_new(core->loop, on_tick, core);
     cq_timer_start(core->tick, 1000, 1000);
     core->company = cq_timer_new(core->loop, on_company, core);
+    core->settling = cq_timer_new(core->loop, on_settling, core);
     store_core_begin_settling(core);
     store_core_register_metrics();
     return core->bus ? 0 : -CQ_E_CONFIG;
@@ -354,11 +352,12 @@ store_core_close(struct store_core *core)
         cq_timer_destroy(&core->settling);
     }
     store_jobs_destroy(&core->jobs);
-    if (core->reader) {
-        cq_worker_destroy(&core->reader);
-    }
+    /* What a commit under way answers may want the reader. */
     if (core->committer) {
         cq_worker_destroy(&core->committer);
+    }
+    if (core->reader) {
+        cq_worker_destroy(&core->reader);
     }
     if (core->vault) {
         store_vault_close(&core->vault);

@@ -40,8 +40,9 @@ struct store_core_cfg {
     uint64_t checkpoint_idle_ms; /* … or this long after the last round */
     uint64_t token_days;
     uint64_t hash_queue;
-    bool fsck;                 /* check the database and exit: fsck_offline.h */
-    uint64_t blob_quota_bytes; /* of a user */
+    uint64_t replay_records_min; /* rows are written after so many of a start; 0: as a rule */
+    bool fsck;                   /* check the database and exit: fsck_offline.h */
+    uint64_t blob_quota_bytes;   /* of a user */
     uint64_t blob_quota_count;
     uint64_t blob_grace_s; /* a blob that nothing refers to lives so long */
     uint64_t blob_sweep_s; /* pause between two walks over the blobs */
@@ -98,7 +99,8 @@ struct store_core {
 int store_core_open(struct store_core *core, const struct store_core_cfg *cfg) CQ_MUST_CHECK;
 void store_core_run(struct store_core *core);
 void store_core_close(struct store_core *core);
-/* Chats may be owed records (replay.c): they get them by and by, between turns. */
+/* Chats may be owed records (replay.c): they get them by and by, between turns. Nothing while the
+ * core opens or closes. */
 void store_core_begin_settling(struct store_core *core);
 
 /* ---- the group commit (core_commit.c) ---- */

@@ -31,7 +31,7 @@ static const struct cq_metric metrics[] = {
      &counters.no_space},
     {"chasqui_store_dirty_chats", "Chats whose rows are to be written", CQ_METRIC_GAUGE,
      &counters.dirty_chats},
-    {"chasqui_store_marker_lag_records", "Records a restart would replay", CQ_METRIC_GAUGE,
+    {"chasqui_store_marker_lag_records", "Records a restart would read", CQ_METRIC_GAUGE,
      &counters.marker_lag},
     {"chasqui_store_writable", "1: the disk takes writes, as far as is known", CQ_METRIC_GAUGE,
      &counters.writable},

@@ -126,6 +126,7 @@ store_fsck_fresh(struct store_fsck *f)
     if (!read_complete(f)) {
         store_complete_init(&f->complete, f->marker);
     }
+    store_complete_raise(&f->complete, f->marker);
     return rc ? rc : f->rc;
 }
 

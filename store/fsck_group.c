@@ -171,7 +171,7 @@ store_fsck_group_add(struct store_fsck_group *g, const struct cq_id *id)
     store_chat_init(&e->chat, id);
     e->blocks = &e->first_block;
     e->block_room = 1;
-    e->marker = g->marker;
+    e->marker = store_complete_of(&g->complete, id);
     struct store_fsck_entry **bucket = bucket_of(g, id);
     e->chained = *bucket;
     *bucket = e;
@@ -188,7 +188,7 @@ store_fsck_group_account(struct store_fsck_group *g, struct store_fsck_entry *e,
         bytes += sizeof *e->rows + e->rows->size + MALLOC_BYTES;
     }
     if (e->chat.device_count) {
-        bytes += e->chat.device_count * sizeof *e->chat.devices + MALLOC_BYTES;
+        bytes += e->chat.device_count * (STORE_CHAT_DEVICE_BYTES + MALLOC_BYTES) + MALLOC_BYTES;
     }
     if (e->chat.tail_room) {
         bytes += e->chat.tail_room * sizeof *e->chat.tail + MALLOC_BYTES;

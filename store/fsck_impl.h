@@ -137,10 +137,10 @@ struct store_fsck_entry {
 struct store_fsck_group {
     struct store_fsck_entry **buckets;
     size_t bucket_count, count, bytes, bytes_max;
-    uint64_t first, last; /* ordinals, both included */
-    uint64_t marker;      /* the lowest one when its rows were read */
-    bool is_cut;          /* it grew beyond its bound: to be begun anew up to `last` */
-    bool is_closed;       /* only chats that are in it already: the look at INDEX rows one by one */
+    uint64_t first, last;           /* ordinals, both included */
+    struct store_complete complete; /* the lowest one when its rows were read */
+    bool is_cut;                    /* it grew beyond its bound: to be begun anew up to `last` */
+    bool is_closed; /* only chats that are in it already: the look at INDEX rows one by one */
 };
 
 /* Order of keys as a number: partition, then the id's first bytes. */

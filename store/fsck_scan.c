@@ -15,11 +15,12 @@ enum {
 struct scan {
     struct store_fsck *f;
     struct store_fsck_group *g;
-    uint64_t from, to; /* ordinals of the chunk */
-    uint64_t marker;   /* when its CHAT rows were read: INDEX and RECEIPT rows may be newer */
-    uint64_t to_chat;  /* of the last CHAT row read */
-    size_t count;      /* CHAT rows */
-    bool is_full;      /* the chunk: `to` is its end */
+    uint64_t from, to;              /* ordinals of the chunk */
+    struct store_complete complete; /* when its CHAT rows were read: INDEX and RECEIPT rows may be
+                                       newer */
+    uint64_t to_chat;               /* of the last CHAT row read */
+    size_t count;                   /* CHAT rows */
+    bool is_full;                   /* the chunk: `to` is its end */
     enum store_table table;
     struct store_fsck_entry *entry; /* of the last INDEX or RECEIPT row */
     struct store_key next;          /* RECEIPT: where the next snapshot goes on */
@@ -34,7 +35,7 @@ plan(const struct store_fsck_entry *e, size_t device_count)
     while (tail < e->row_head && tail < STORE_CHAT_BLOCK) {
         tail *= 2;
     }
-    size_t bytes = sizeof *e + device_count * sizeof *e->chat.devices +
+    size_t bytes = sizeof *e + device_count * STORE_CHAT_DEVICE_BYTES +
                    tail * sizeof *e->chat.tail + PLAN_BYTES;
     if (e->row_head > BLOCK_MESSAGES) {
         bytes += (size_t)(e->row_head / BLOCK_MESSAGES) * 2 * sizeof *e->blocks;
@@ -64,7 +65,7 @@ add_entry(struct scan *s, struct cq_view key)
     }
     if (!e) {
         e = store_fsck_group_add(s->g, &id);
-        e->marker = s->marker;
+        e->marker = store_complete_of(&s->complete, &id);
     }
     return e;
 }
@@ -101,8 +102,6 @@ on_chat(void *ctx, struct cq_view key, struct cq_view value)
         store_fsck_find_row(f, STORE_FSCK_ROW_VALUE, STORE_TABLE_CHAT, key, "does not decode",
                             "a row of this table");
     } else {
-        uint64_t complete = store_complete_of(&f->complete, &e->chat.id);
-        e->marker = complete > e->marker ? complete : e->marker;
         e->has_row = true;
         e->row_pos = row.last_pos;
         e->row_head = row.head;
@@ -244,8 +243,8 @@ scan_chunk(struct scan *s)
     s->is_full = false;
     s->entry = NULL;
     if (!rc) {
-        s->marker = s->f->marker;
-        s->g->marker = s->from == s->g->first ? s->f->marker : s->g->marker;
+        s->complete = s->f->complete;
+        s->g->complete = s->from == s->g->first ? s->f->complete : s->g->complete;
         rc = scan_table(s, STORE_TABLE_CHAT, on_chat);
     }
     if (!rc) {

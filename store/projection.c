@@ -248,6 +248,7 @@ apply_owed(store_projection_t *p, struct store_chat *c, uint64_t pos)
     int rc = p->cfg.record(p->cfg.ctx, pos, &record);
     rc = rc ? rc : store_record_read(record, &kind, &fields);
     rc = rc ? rc : store_chat_apply(c, pos, kind, &fields, &lookup);
+    rc = rc == -CQ_E_NOT_FOUND ? -CQ_E_CORRUPT : rc; /* the chat is there: what is not, is lost */
     if (rc) {
         CQ_LOG(ERROR, "STORE-REPLAY-FAIL", "pos=%" PRIu64 " err=%s", pos, cq_err_name(rc));
     }
@@ -369,6 +370,8 @@ store_projection_index(store_projection_t *p,
 void
 store_projection_owe(store_projection_t *p, const struct cq_id *chat, uint64_t pos)
 {
+    const struct store_entry *loaded = look_for(p, chat);
+    CQ_ASSERT(!loaded); /* nothing but loading it gives a chat what it is owed */
     make_oldest(p, chat, pos);
     store_backlog_add(p->backlog, chat, pos);
 }
@@ -390,10 +393,11 @@ settle_some(store_projection_t *p, size_t partition, size_t *chats)
 }
 
 int
-store_projection_settle_partition(store_projection_t *p, size_t partition)
+store_projection_settle_partition(store_projection_t *p, size_t partition, size_t *chats)
 {
-    size_t all = SIZE_MAX;
-    return settle_some(p, partition, &all);
+    struct cq_id id;
+    int rc = settle_some(p, partition, chats);
+    return !rc && store_backlog_next(p->backlog, partition, &id) ? -CQ_E_BUSY : rc;
 }
 
 int

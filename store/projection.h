@@ -44,8 +44,8 @@ bool store_projection_is_settled(const store_projection_t *p);
 int store_projection_chat(store_projection_t *p,
                           const struct cq_id *id,
                           struct store_chat **chat) CQ_MUST_CHECK;
-/* Is it open? Does not load it: for lists over many chats of which nothing else is wanted. Errors
- * as above. */
+/* Is it open? Does not load it, unless it is owed something: for lists over many chats of which
+ * nothing else is wanted. Errors as above. */
 int
 store_projection_is_open(store_projection_t *p, const struct cq_id *id, bool *open) CQ_MUST_CHECK;
 /* The same as store_projection_chat, or a new empty one for a chat that begins. */

@@ -54,8 +54,11 @@ struct store_projection {
     size_t round_left; /* partitions until the round under way is through; 0: none is */
 };
 
-/* Loads the chats of a partition that are owed something. */
-int store_projection_settle_partition(store_projection_t *p, size_t partition) CQ_MUST_CHECK;
+/* Loads those chats of a partition that are owed something, up to *chats, which becomes what is
+ * left of that. 0: all have it; BUSY: some have not; CORRUPT, IO. */
+int store_projection_settle_partition(store_projection_t *p,
+                                      size_t partition,
+                                      size_t *chats) CQ_MUST_CHECK;
 
 static inline struct store_entry *
 store_entry_of(struct store_chat *c)

@@ -277,11 +277,15 @@ write_next(store_projection_t *p, struct store_batch *batch, size_t weight_max)
 }
 
 /* The partition at hand is through: comes to the next one, unless that ends the round. False: it
- * has chats that cannot be loaded. */
+ * has chats that are not loaded yet (a load counts like a chat's row), or cannot be. */
 static bool
-go_on(store_projection_t *p)
+go_on(store_projection_t *p, size_t *weight, size_t weight_max)
 {
-    if (store_projection_settle_partition(p, (p->partition + 1) % CQ_PARTITION_COUNT)) {
+    size_t next = (p->partition + 1) % CQ_PARTITION_COUNT;
+    size_t room = weight_max - *weight;
+    int rc = store_projection_settle_partition(p, next, &room);
+    *weight = weight_max - room;
+    if (rc) {
         return false;
     }
     if (p->round_left && --p->round_left == 0) {
@@ -307,7 +311,7 @@ store_projection_slice(store_projection_t *p,
            came_to <= CQ_PARTITION_COUNT) {
         if (p->visit_next < p->visit.count) {
             weight += write_next(p, batch, slice->weight_max);
-        } else if (!go_on(p)) {
+        } else if (!go_on(p, &weight, slice->weight_max)) {
             break;
         } else {
             came_to++;

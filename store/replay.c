@@ -53,7 +53,11 @@ load_complete(struct store_core *core, struct store_complete *complete)
     if (rc) {
         return rc == -CQ_E_NOT_FOUND ? 0 : rc;
     }
-    return store_complete_read(row, core->last_pos, complete);
+    if (store_complete_read(row, core->last_pos, complete)) {
+        CQ_LOG(WARN, "STORE-COMPLETE-BAD", "advice=%s", "\"check the database: --fsck\"");
+        store_complete_init(complete, core->marker);
+    }
+    return 0;
 }
 
 static int
@@ -190,10 +194,11 @@ finish_part(struct replay *replay)
         return rc;
     }
     rc = write_rows(core, replay->next_pos - 1);
+    store_projection_reset(core->projection); /* a chat is owed something before it is loaded */
     if (rc == -CQ_E_NO_SPACE || rc == -CQ_E_IO) {
-        store_projection_reset(core->projection);
         replay->part_records = core->last_pos;
         replay->next_pos = core->marker + 1;
+        replay->count = 0;
         rc = 0;
     }
     return rc;
@@ -231,8 +236,9 @@ store_replay_run(struct store_core *core)
     if (!rc) {
         rc = load_complete(core, &replay.complete);
     }
-    if (replay.part_records < PART_MIN) {
-        replay.part_records = PART_MIN;
+    uint64_t least = core->cfg->replay_records_min ? core->cfg->replay_records_min : PART_MIN;
+    if (replay.part_records < least) {
+        replay.part_records = least;
     }
     if (!rc) {
         rc = read_log(&replay);

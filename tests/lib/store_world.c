@@ -133,7 +133,6 @@ store_world_close(struct store_world *w)
     store_projection_destroy(&core->projection);
     store_vault_close(&core->vault);
     store_engine_close(&core->engine);
-    cq_timer_destroy(&core->settling);
     cq_loop_destroy(&core->loop);
     free(w->cfg.data);
 }
