@@ -352,7 +352,8 @@ store_core_close(struct store_core *core)
         cq_timer_destroy(&core->settling);
     }
     store_jobs_destroy(&core->jobs);
-    /* What a commit under way answers may want the reader. */
+    store_core_drop_snapshot(core); /* a commit under way may have to reopen the database … */
+    /* … and what it answers may want the reader. */
     if (core->committer) {
         cq_worker_destroy(&core->committer);
     }

@@ -66,11 +66,11 @@ static void
 add_slice(struct store_core *core)
 {
     uint64_t now_ms = cq_now_mono_ms();
+    bool is_idle = now_ms - core->last_round_mono_ms >= core->cfg->checkpoint_idle_ms;
     const struct store_checkpoint_now now = {
         .interval_records = core->cfg->checkpoint_records,
         .lag_records = core->last_pos - core->marker,
-        .is_due =
-            core->stopping || now_ms - core->last_round_mono_ms >= core->cfg->checkpoint_idle_ms,
+        .is_due = core->stopping || (is_idle && store_projection_is_settled(core->projection)),
         .in_hurry = core->stopping,
     };
     if (store_checkpoint_add(core->projection, core->building, &now)) {
