@@ -50,7 +50,7 @@ static const struct {
     {431, "Request Header Fields Too Large"},
     {460, "Checksum Mismatch"},
     {500, "Internal Server Error"},
-    {501, "Not Implemented"}, /* RFC 9110's words for a transfer coding that we do not have */
+    {501, "Not Implemented"}, /* RFC 9110 15.6.2's phrase; any coding but chunked is refused */
     {503, "Service Unavailable"},
     {504, "Gateway Timeout"},
     {505, "HTTP Version Not Supported"},

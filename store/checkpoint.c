@@ -12,7 +12,7 @@ enum {
     COMPLETE_EVERY = 16, /* partitions: that row is a few pages */
 };
 
-/* How many times as fast as usual. Late is who has just started: nothing was written meanwhile. */
+/* How many times as fast as usual. Late is who has been killed again and again, or was refused. */
 static uint64_t
 times_of(const struct store_checkpoint_now *now)
 {

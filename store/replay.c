@@ -15,41 +15,36 @@
 #include "store/readahead.h"
 #include "store/record.h"
 
-/* META row of a number; 0 if absent. */
+/* A META row, as the turn's snapshot has it. 0, NOT_FOUND, other. */
+static int
+meta_row(struct store_core *core, const char *name, struct cq_view *row)
+{
+    struct store_key key = store_key_text(name);
+    return store_core_row_on_disk(core, STORE_TABLE_META, store_key_view(&key), row);
+}
+
+/* 0 if absent. */
 static int
 meta_uint(struct store_core *core, const char *name, uint64_t *value)
 {
-    struct store_key key = store_key_text(name);
     struct cq_view row = {0};
-    store_snapshot_t *s = NULL;
-    int rc = store_core_snapshot(core, &s);
-    if (!rc) {
-        rc = store_snapshot_row(s, STORE_TABLE_META, store_key_view(&key), &row);
-    }
+    int rc = meta_row(core, name, &row);
     *value = 0;
-    if (rc == -CQ_E_NOT_FOUND) {
-        return 0;
+    if (rc) {
+        return rc == -CQ_E_NOT_FOUND ? 0 : rc;
     }
-    if (!rc) {
-        cq_reader_t r = cq_reader_of(row);
-        *value = cq_read_uint(&r, UINT64_MAX);
-        rc = r.err ? -CQ_E_CORRUPT : 0;
-    }
-    return rc;
+    cq_reader_t r = cq_reader_of(row);
+    *value = cq_read_uint(&r, UINT64_MAX);
+    return r.err ? -CQ_E_CORRUPT : 0;
 }
 
 /* Absent before the first sweep, and in databases of before: as complete as the marker says. */
 static int
 load_complete(struct store_core *core, struct store_complete *complete)
 {
-    struct store_key key = store_key_text("complete");
     struct cq_view row = {0};
-    store_snapshot_t *s = NULL;
+    int rc = meta_row(core, "complete", &row);
     store_complete_init(complete, core->marker);
-    int rc = store_core_snapshot(core, &s);
-    if (!rc) {
-        rc = store_snapshot_row(s, STORE_TABLE_META, store_key_view(&key), &row);
-    }
     if (rc) {
         return rc == -CQ_E_NOT_FOUND ? 0 : rc;
     }
@@ -63,23 +58,16 @@ load_complete(struct store_core *core, struct store_complete *complete)
 static int
 load_epoch(struct store_core *core)
 {
-    struct store_key key = store_key_text("epoch");
     struct cq_view row = {0};
-    store_snapshot_t *s = NULL;
-    int rc = store_core_snapshot(core, &s);
-    if (!rc) {
-        rc = store_snapshot_row(s, STORE_TABLE_META, store_key_view(&key), &row);
+    int rc = meta_row(core, "epoch", &row);
+    if (rc) {
+        return rc == -CQ_E_NOT_FOUND ? 0 : rc;
     }
-    if (rc == -CQ_E_NOT_FOUND) {
-        return 0;
-    }
-    if (!rc && row.n != CQ_ID_SIZE) {
+    if (row.n != CQ_ID_SIZE) {
         return -CQ_E_CORRUPT;
     }
-    if (!rc) {
-        memcpy(core->epoch.b, row.p, CQ_ID_SIZE);
-    }
-    return rc;
+    memcpy(core->epoch.b, row.p, CQ_ID_SIZE);
+    return 0;
 }
 
 int
