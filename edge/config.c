@@ -51,6 +51,8 @@ const struct cq_config_item edge_config_items[] = {
      "time to log in"},
     {"newcomer-share-percent", CQ_CONFIG_UINT, AT(newcomer_share_percent), "20", 1, 100, "%",
      "of its time for those who are not logged in yet: a storm must not make the others wait"},
+    {"newcomer-share-busy-percent", CQ_CONFIG_UINT, AT(newcomer_share_busy_percent), "5", 1, 100,
+     "%", "the same while the processors are full, if it is less; not with TLS"},
     {"session-max", CQ_CONFIG_UINT, AT(session_max), "100000", 1, 1000000, "", "sessions at most"},
     {"address-connections-max", CQ_CONFIG_UINT, AT(address_connections_max), "20000", 0, 1000000,
      "", "connections of one address (of an IPv6 /64) at most; 0: any number"},

@@ -42,6 +42,7 @@ struct edge_config {
     uint64_t guest_input_max_bytes;
     uint64_t seen_interval_ms;
     uint64_t newcomer_share_percent;
+    uint64_t newcomer_share_busy_percent;
     uint64_t drain_notice_ms;
     uint64_t drain_limit_ms;
     uint64_t blob_max_bytes;

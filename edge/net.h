@@ -24,26 +24,27 @@
 typedef struct edge_net edge_net_t;
 typedef struct edge_conn edge_conn_t;
 
-#define EDGE_NET_STATS(X)                                                             \
-    X(connections, GAUGE, "connections open, of any kind")                            \
-    X(descriptors_free, GAUGE, "connections that file descriptors are left for")      \
-    X(accepted_total, COUNTER, "connections accepted")                                \
-    X(refused_fds_total, COUNTER, "connections refused: file descriptors")            \
-    X(refused_full_total, COUNTER, "connections refused: connections at most")        \
-    X(refused_rate_total, COUNTER, "connections refused: rate per address")           \
-    X(refused_address_total, COUNTER, "connections refused: too many of one address") \
-    X(refused_proxy_total, COUNTER, "connections refused: no valid PROXY header")     \
-    X(refused_tls_total, COUNTER, "connections ended: no TLS handshake")              \
-    X(refused_request_total, COUNTER, "HTTP requests that were none")                 \
-    X(refused_handshake_total, COUNTER, "WebSocket handshakes refused")               \
-    X(put_off_total, COUNTER, "input of newcomers put off to a later turn")           \
-    X(waiting, GAUGE, "connections whose request has not come")                       \
-    X(crowded_out_total, COUNTER, "connections ended: too many without a request")    \
-    X(timeout_total, COUNTER, "connections ended: no whole request in time")          \
-    X(slow_total, COUNTER, "connections ended: a body came or went too slowly")       \
-    X(http_total, COUNTER, "HTTP requests")                                           \
-    X(ws_broken_total, COUNTER, "WebSocket connections closed: rules broken")         \
-    X(partial_writes_total, COUNTER, "writes that the socket took only in part")      \
+#define EDGE_NET_STATS(X)                                                              \
+    X(connections, GAUGE, "connections open, of any kind")                             \
+    X(descriptors_free, GAUGE, "connections that file descriptors are left for")       \
+    X(accepted_total, COUNTER, "connections accepted")                                 \
+    X(refused_fds_total, COUNTER, "connections refused: file descriptors")             \
+    X(refused_full_total, COUNTER, "connections refused: connections at most")         \
+    X(refused_rate_total, COUNTER, "connections refused: rate per address")            \
+    X(refused_address_total, COUNTER, "connections refused: too many of one address")  \
+    X(refused_proxy_total, COUNTER, "connections refused: no valid PROXY header")      \
+    X(refused_tls_total, COUNTER, "connections ended: no TLS handshake")               \
+    X(refused_request_total, COUNTER, "HTTP requests that were none")                  \
+    X(refused_handshake_total, COUNTER, "WebSocket handshakes refused")                \
+    X(put_off_total, COUNTER, "input of newcomers put off to a later turn")            \
+    X(newcomer_share, GAUGE, "percent of the loop's time that newcomers may have now") \
+    X(waiting, GAUGE, "connections whose request has not come")                        \
+    X(crowded_out_total, COUNTER, "connections ended: too many without a request")     \
+    X(timeout_total, COUNTER, "connections ended: no whole request in time")           \
+    X(slow_total, COUNTER, "connections ended: a body came or went too slowly")        \
+    X(http_total, COUNTER, "HTTP requests")                                            \
+    X(ws_broken_total, COUNTER, "WebSocket connections closed: rules broken")          \
+    X(partial_writes_total, COUNTER, "writes that the socket took only in part")       \
     X(pings_answered_total, COUNTER, "WebSocket Pings answered")
 
 struct edge_net_stats {
@@ -110,6 +111,7 @@ struct edge_net_cfg {
     uint64_t transfer_timeout_ms; /* a peer that has to send or take a body moves at least */
     uint64_t transfer_min_bytes;  /* so many bytes in that time */
     unsigned newcomer_share;      /* of the loop's time that newcomers may have at most, percent */
+    unsigned newcomer_share_busy; /* the same while processors are full, without TLS; 0: as ever */
     size_t connections_max;
     size_t address_max; /* connections of one address, 0: any number */
     size_t waiting_max; /* those whose request has not come: beyond it the oldest ends; 0: any */

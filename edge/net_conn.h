@@ -120,7 +120,10 @@ struct edge_net {
         bool is_planned;
         bool is_closed; /* nobody is accepted for now */
         int64_t credit_us;
-        uint64_t at_us; /* up to when it has been given */
+        uint64_t at_us;               /* up to when it has been given */
+        int run_delay;                /* a file that tells it; -1: the share stays as it is */
+        uint64_t looked_us, delay_ns; /* when that was looked at last, and what it said */
+        unsigned share;               /* percent, now */
         edge_conn_t *first, *last;
     } pace;
     struct cq_view rest;                  /* of that, what came behind the head being served */
@@ -158,8 +161,15 @@ bool edge_net_pace_ask(edge_conn_t *c);
 void edge_net_pace_forget(edge_conn_t *c);
 /* May somebody be accepted now? If not, the listener is closed for a moment. */
 bool edge_net_pace_may_accept(edge_net_t *net);
-void edge_net_pace_refill(edge_net_t *net);
-void edge_net_pace_on_timer(void *ctx);
+void edge_net_pace_begin(edge_net_t *net);
+void edge_net_pace_end(edge_net_t *net);
+/* The share that follows share, both in percent and between least and most, when the loop's thread
+ * has waited for a processor for waited_us of the last elapsed_us. */
+unsigned edge_net_pace_next_share(unsigned share,
+                                  unsigned least,
+                                  unsigned most,
+                                  uint64_t elapsed_us,
+                                  uint64_t waited_us);
 
 /* net_listen.c */
 void edge_net_listen_open(edge_net_t *net);

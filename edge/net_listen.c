@@ -252,7 +252,7 @@ edge_net_new(const struct edge_net_cfg *cfg)
     size_t bad_n;
     edge_net_t *net = cq_alloc(sizeof *net);
     net->cfg = *cfg;
-    net->fd = net->spare_fd = -1;
+    net->fd = net->spare_fd = net->pace.run_delay = -1;
     net->fd_max = edge_net_raise_descriptors();
     net->addresses = edge_ip_count_new();
     net->proxies = edge_ip_list_new(cfg->proxy_from ? cfg->proxy_from : "", &bad, &bad_n);
@@ -267,8 +267,7 @@ edge_net_new(const struct edge_net_cfg *cfg)
     tick_ms = tick_ms < TICK_MIN_MS ? TICK_MIN_MS : tick_ms > TICK_MAX_MS ? TICK_MAX_MS : tick_ms;
     net->timer = cq_timer_new(cfg->loop, on_tick, net);
     cq_timer_start(net->timer, tick_ms, tick_ms);
-    net->pace.timer = cq_timer_new(cfg->loop, edge_net_pace_on_timer, net);
-    net->pace.at_us = cq_now_mono_us();
+    edge_net_pace_begin(net);
     on_tick(net);
     return net;
 }
@@ -302,7 +301,7 @@ edge_net_destroy(edge_net_t **p)
         (void)close(net->spare_fd);
     }
     cq_timer_destroy(&net->timer);
-    cq_timer_destroy(&net->pace.timer);
+    edge_net_pace_end(net);
     edge_ip_list_destroy(&net->proxies);
     edge_ip_count_destroy(&net->addresses);
     free(net);

@@ -2,26 +2,69 @@
  * What newcomers may have of the loop's time. A credit in microseconds grows with the clock, as
  * fast as their share says, up to a bound; whatever is done for them is taken from it. Without
  * credit they wait in one line, in the order in which they had something to say, and who wants to
- * connect waits in the listener's queue.
+ * connect waits in the listener's queue. The share is smaller while this thread has to wait for a
+ * processor: what newcomers make us do, here and in the other services, then delays messages. With
+ * TLS it stays: handshakes take the most of it, for which no other service works.
  */
+#include <unistd.h>
+
+#include "common/rt/log.h"
+#include "common/rt/rundelay.h"
+
 #include "edge/net_conn.h"
 
 enum {
-    CREDIT_US = 8000, /* so long credit gathers */
-    GRAIN_US = 1600,  /* for the credit of so long it is worth waking up */
-    ALL = 100         /* percent */
+    CREDIT_US = 8000,  /* so long credit gathers */
+    GRAIN_US = 1600,   /* for the credit of so long it is worth waking up */
+    ALL = 100,         /* percent */
+    LOOK_US = 20000,   /* so often processors are looked at: some ticks of the kernel's */
+    FULL_PERCENT = 12, /* of the time, this thread waits for a processor: they are full */
+    SHAKE_PARTS = 4,   /* of a TLS handshake one of them counts */
+    NS_PER_US = 1000
 };
 
-void
-edge_net_pace_refill(edge_net_t *net)
+/* Down at once, since messages wait meanwhile, and up again slowly, to find out what is free. */
+unsigned
+edge_net_pace_next_share(unsigned share,
+                         unsigned least,
+                         unsigned most,
+                         uint64_t elapsed_us,
+                         uint64_t waited_us)
+{
+    if (waited_us * ALL >= elapsed_us * FULL_PERCENT) {
+        unsigned less = share / 2;
+        return less > least ? less : least;
+    }
+    return share < most ? share + 1 : most;
+}
+
+static void
+look_at_processors(edge_net_t *net, uint64_t now_us)
+{
+    uint64_t before_ns = net->pace.delay_ns;
+    uint64_t elapsed_us = now_us - net->pace.looked_us;
+    if (elapsed_us < LOOK_US || net->pace.run_delay < 0 ||
+        cq_run_delay_ns(net->pace.run_delay, &net->pace.delay_ns)) {
+        return;
+    }
+    net->pace.looked_us = now_us;
+    net->pace.share = edge_net_pace_next_share(net->pace.share, net->cfg.newcomer_share_busy,
+                                               net->cfg.newcomer_share, elapsed_us,
+                                               (net->pace.delay_ns - before_ns) / NS_PER_US);
+    net->cfg.stats->newcomer_share = net->pace.share;
+}
+
+static void
+refill(edge_net_t *net)
 {
     uint64_t now_us = cq_now_mono_us();
-    int64_t more = (int64_t)((now_us - net->pace.at_us) * net->cfg.newcomer_share / ALL);
+    look_at_processors(net, now_us);
+    int64_t more = (int64_t)((now_us - net->pace.at_us) * net->pace.share / ALL);
     if (more) {
         net->pace.credit_us += more;
         net->pace.at_us = now_us;
     }
-    int64_t most = (int64_t)CREDIT_US * net->cfg.newcomer_share / ALL;
+    int64_t most = (int64_t)CREDIT_US * net->pace.share / ALL;
     net->pace.credit_us = net->pace.credit_us < most ? net->pace.credit_us : most;
 }
 
@@ -29,7 +72,7 @@ bool
 edge_net_has_time(edge_net_t *net)
 {
     if (net->pace.credit_us <= 0) {
-        edge_net_pace_refill(net);
+        refill(net);
     }
     return net->pace.credit_us > 0;
 }
@@ -44,7 +87,7 @@ static void
 plan(edge_net_t *net)
 {
     if (!net->pace.is_planned) {
-        int64_t share = net->cfg.newcomer_share;
+        int64_t share = net->pace.share;
         int64_t wait_us = GRAIN_US - net->pace.credit_us * ALL / share;
         wait_us = wait_us > 0 ? wait_us : 0;
         net->pace.is_planned = true;
@@ -103,12 +146,12 @@ edge_net_pace_may_accept(edge_net_t *net)
     return false;
 }
 
-void
-edge_net_pace_on_timer(void *ctx)
+static void
+on_timer(void *ctx)
 {
     edge_net_t *net = ctx;
     net->pace.is_planned = false;
-    edge_net_pace_refill(net);
+    refill(net);
     while (net->pace.first && edge_net_has_time(net)) {
         edge_conn_t *c = net->pace.first;
         edge_net_pace_forget(c);
@@ -119,5 +162,33 @@ edge_net_pace_on_timer(void *ctx)
     } else if (net->pace.is_closed) {
         net->pace.is_closed = false;
         edge_net_listen_open(net);
+    }
+}
+
+void
+edge_net_pace_begin(edge_net_t *net)
+{
+    unsigned most = net->cfg.newcomer_share, least = net->cfg.newcomer_share_busy;
+    net->pace.timer = cq_timer_new(net->cfg.loop, on_timer, net);
+    net->pace.at_us = net->pace.looked_us = cq_now_mono_us();
+    net->pace.share = most;
+    net->cfg.stats->newcomer_share = most;
+    if (least && least < most && !net->cfg.tls) {
+        net->pace.run_delay = cq_run_delay_open();
+        if (net->pace.run_delay < 0 || cq_run_delay_ns(net->pace.run_delay, &net->pace.delay_ns)) {
+            CQ_LOG(WARN, "EDGE-NO-SCHEDSTAT",
+                   "newcomers may always have %u percent: the kernel does not tell how full the "
+                   "processors are (/proc/thread-self/schedstat)",
+                   most);
+        }
+    }
+}
+
+void
+edge_net_pace_end(edge_net_t *net)
+{
+    cq_timer_destroy(&net->pace.timer);
+    if (net->pace.run_delay >= 0) {
+        (void)close(net->pace.run_delay);
     }
 }

@@ -371,6 +371,7 @@ listen_for_clients(struct edge_ws *ws)
         .transfer_timeout_ms = cfg->transfer_timeout_ms,
         .transfer_min_bytes = cfg->transfer_min_bytes,
         .newcomer_share = (unsigned)cfg->newcomer_share_percent,
+        .newcomer_share_busy = (unsigned)cfg->newcomer_share_busy_percent,
         .connections_max = cfg->session_max + CONNECTIONS_BESIDES,
         .address_max = cfg->address_connections_max,
         .waiting_max = cfg->handshakes_max,

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: MPL-2.0
 """An edge over time: heartbeats, crowds, what all of them may have together, closing down."""
 
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import msgpack
@@ -241,3 +244,21 @@ def test_a_crowd_of_newcomers_is_put_off_and_nobody_is_forgotten(world):
     assert metric(world, "chasqui_edge_put_off_total") > 0
     for c in [known, *crowd]:
         c.close()
+
+
+def test_newcomers_give_way_while_the_processors_are_full(world):
+    """Who is ready to run and waits for a processor gives them less."""
+    e = world.edge(limit_login_per_s=0, limit_login_name_per_s=0)
+    assert metric(world, "chasqui_edge_newcomer_share") == 20
+    spinners = [subprocess.Popen([sys.executable, "-c", f"import time\nend = time.monotonic() + {WAIT}\nwhile time.monotonic() < end: pass"])
+                for _ in range(4 * os.cpu_count())]
+    try:
+        def is_lowered():
+            for c in [Raw(e.port) for _ in range(10)]:
+                c.close()
+            return metric(world, "chasqui_edge_newcomer_share") <= 10
+        until(is_lowered)
+    finally:
+        for s in spinners:
+            s.kill()
+            s.wait()
