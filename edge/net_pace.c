@@ -165,6 +165,18 @@ on_timer(void *ctx)
     }
 }
 
+/* The share stays as it is where the kernel does not tell. */
+static void
+begin_looking(edge_net_t *net)
+{
+    net->pace.run_delay = cq_run_delay_open();
+    if (net->pace.run_delay < 0 || cq_run_delay_ns(net->pace.run_delay, &net->pace.delay_ns)) {
+        CQ_LOG(WARN, "EDGE-NO-SCHEDSTAT",
+               "newcomer-share-busy-percent has no effect: the kernel does not tell how long a "
+               "thread waits (/proc/thread-self/schedstat)");
+    }
+}
+
 void
 edge_net_pace_begin(edge_net_t *net)
 {
@@ -174,13 +186,7 @@ edge_net_pace_begin(edge_net_t *net)
     net->pace.share = most;
     net->cfg.stats->newcomer_share = most;
     if (least && least < most && !net->cfg.tls) {
-        net->pace.run_delay = cq_run_delay_open();
-        if (net->pace.run_delay < 0 || cq_run_delay_ns(net->pace.run_delay, &net->pace.delay_ns)) {
-            CQ_LOG(WARN, "EDGE-NO-SCHEDSTAT",
-                   "newcomers may always have %u percent: the kernel does not tell how full the "
-                   "processors are (/proc/thread-self/schedstat)",
-                   most);
-        }
+        begin_looking(net);
     }
 }
 

@@ -8,9 +8,11 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/rt/check.h"
 #include "common/rt/loop.h"
+#include "common/rt/rundelay.h"
 
 #include "store/fsck_impl.h"
 
@@ -20,7 +22,7 @@ enum {
     PEOPLE_PERMILLE = 100,
     STATE_MIN_BYTES = 4096,
     GENTLE_NICE = 19,
-    GENTLE_PART = 8, /* of the time it works, it pauses */
+    RECORDS_PER_MS = 200, /* that the store appends while it is at work, about */
     NS_PER_MS = 1000000,
     MS_PER_S = 1000,
 };
@@ -87,14 +89,29 @@ tell_progress(struct store_fsck *f)
 }
 
 /* A low priority alone does not give way enough: whoever waits for the disk leaves the processor to
- * fsck, and finds caches and memory busy when he comes back. */
+ * fsck, and finds caches, memory and the other half of his processor busy when he comes back. So
+ * it rests as long as others were at work meanwhile: the time in which it had to wait for a
+ * processor itself, and what the records took that were appended. Beside nobody it never does. */
+static uint64_t
+pause_ms(struct store_fsck *f)
+{
+    uint64_t worked_ms = cq_now_mono_ms() - f->opened_mono_ms;
+    uint64_t before_pos = f->seen_pos, before_ns = f->delay_ns;
+    f->seen_pos = store_engine_last_pos(f->cfg->engine);
+    uint64_t ms = (f->seen_pos - before_pos) / RECORDS_PER_MS;
+    if (f->run_delay >= 0 && !cq_run_delay_ns(f->run_delay, &f->delay_ns)) {
+        ms += (f->delay_ns - before_ns) / NS_PER_MS;
+    }
+    return ms < worked_ms ? ms : worked_ms;
+}
+
 static void
-pause_between(const struct store_fsck *f)
+pause_between(struct store_fsck *f)
 {
     if (!f->cfg->is_gentle || !f->opened_mono_ms) {
         return;
     }
-    uint64_t ms = (cq_now_mono_ms() - f->opened_mono_ms) / GENTLE_PART;
+    uint64_t ms = pause_ms(f);
     const struct timespec pause = {.tv_sec = (time_t)(ms / MS_PER_S),
                                    .tv_nsec = (long)(ms % MS_PER_S * NS_PER_MS)};
     (void)nanosleep(&pause, NULL);
@@ -351,14 +368,18 @@ store_fsck_run(const struct store_fsck_cfg *cfg_given, struct store_fsck_report 
     *report = (struct store_fsck_report){.findings_max = cfg.findings_max};
     struct store_fsck f = {
         .cfg = &cfg, .report = report, .fence = store_engine_fence(cfg.engine), .countdown = 1};
+    f.run_delay = cfg.is_gentle ? cq_run_delay_open() : -1;
     uint64_t start = cq_now_mono_ms();
     if (cfg.is_gentle) {
         /* Of this thread: Linux knows no other processes. A refusal only makes it less gentle. */
         (void)setpriority(PRIO_PROCESS, 0, GENTLE_NICE);
     }
-    f.last_pos = store_engine_last_pos(cfg.engine);
+    f.last_pos = f.seen_pos = store_engine_last_pos(cfg.engine);
     int rc = check_all(&f);
     store_snapshot_close(&f.snapshot);
+    if (f.run_delay >= 0) {
+        (void)close(f.run_delay);
+    }
     free(f.bad);
     free(f.wrong);
     report->last_pos = f.last_pos;

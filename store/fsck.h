@@ -68,7 +68,7 @@ enum {
     STORE_FSCK_FINDINGS_PRESET = 100,
     STORE_FSCK_SNAPSHOT_PRESET_MS = 200,
 };
-#define STORE_FSCK_STATE_PRESET_BYTES ((size_t)320 << 20)
+#define STORE_FSCK_STATE_PRESET_BYTES ((size_t)480 << 20)
 
 struct store_fsck_finding {
     enum store_fsck_kind kind;

@@ -139,6 +139,19 @@ store_fsck_group_fetch_entry(const struct store_fsck_group *g, const struct cq_i
     }
 }
 
+void
+store_fsck_group_fetch_parts(const struct store_fsck_entry *e)
+{
+    if (e) {
+        const struct store_chat *c = &e->chat;
+        for (size_t i = 0; i < c->device_count; i++) {
+            __builtin_prefetch(&c->devices[i]);
+        }
+        __builtin_prefetch(c->tail + c->tail_count, 1);
+        __builtin_prefetch(e->rows);
+    }
+}
+
 static void
 grow_buckets(struct store_fsck_group *g)
 {

@@ -23,6 +23,9 @@ struct store_fsck {
     struct store_fsck_report *report;
     store_snapshot_t *snapshot;
     uint64_t opened_mono_ms;
+    int run_delay;     /* cq_run_delay_open's */
+    uint64_t delay_ns; /* what it said last */
+    uint64_t seen_pos; /* the log's end when it was looked at last, to know how busy the store is */
     uint64_t last_progress_mono_ms;
     uint64_t fence;
     uint64_t marker;                /* as the snapshot has it */
@@ -151,10 +154,11 @@ struct store_key store_fsck_group_key(uint64_t ordinal);
 void store_fsck_group_init(struct store_fsck_group *g, uint64_t first, size_t bytes_max);
 void store_fsck_group_fini(struct store_fsck_group *g);
 struct store_fsck_entry *store_fsck_group_find(struct store_fsck_group *g, const struct cq_id *id);
-/* Asks the processor to fetch what find() is going to touch; the entry some time after its bucket.
- */
+/* Asks the processor to fetch what find() is going to touch, the entry some time after its bucket;
+ * and then what the entry points to (NULL: nothing). */
 void store_fsck_group_fetch_bucket(const struct store_fsck_group *g, const struct cq_id *id);
 void store_fsck_group_fetch_entry(const struct store_fsck_group *g, const struct cq_id *id);
+void store_fsck_group_fetch_parts(const struct store_fsck_entry *e);
 struct store_fsck_entry *store_fsck_group_add(struct store_fsck_group *g, const struct cq_id *id);
 bool store_fsck_group_has(const struct store_fsck_group *g, const struct cq_id *id);
 /* Notes what an entry takes by now, or is going to take (planned). */

@@ -11,7 +11,9 @@
 #include "store/record.h"
 
 enum {
-    QUEUE_MAX = 8
+    QUEUE_MAX = 12,
+    QUEUE_ENTRY = 8, /* so old, its entry is fetched */
+    QUEUE_PARTS = 4, /* and what that points to, in the order in which they arrive */
 };
 
 /* A record whose chat is known. */
@@ -21,6 +23,7 @@ struct queued {
     cq_reader_t fields;
     size_t count;
     struct cq_id chat;
+    struct store_fsck_entry *entry; /* once it was found */
 };
 
 struct replay {
@@ -393,7 +396,12 @@ take_oldest(struct replay *r)
 {
     union store_record record;
     struct queued *q = &r->queue[r->out++ % QUEUE_MAX];
-    struct store_fsck_entry *e = r->g->is_cut ? NULL : entry_of(r, &q->chat);
+    struct store_fsck_entry *e = q->entry;
+    if (r->g->is_cut) {
+        e = NULL;
+    } else if (!e) {
+        e = entry_of(r, &q->chat);
+    }
     if (!e || e->is_broken) {
         return;
     }
@@ -408,13 +416,23 @@ take_oldest(struct replay *r)
     }
 }
 
+/* The record that so many others come before. */
+static struct queued *
+behind(struct replay *r, size_t others)
+{
+    return &r->queue[(r->out + others) % QUEUE_MAX];
+}
+
 static void
 put_in_queue(struct replay *r, const struct queued *q)
 {
     r->queue[r->in++ % QUEUE_MAX] = *q;
     store_fsck_group_fetch_bucket(r->g, &q->chat);
-    if (r->in - r->out > QUEUE_MAX / 2) {
-        store_fsck_group_fetch_entry(r->g, &r->queue[(r->in - QUEUE_MAX / 2) % QUEUE_MAX].chat);
+    if (r->in - r->out > QUEUE_ENTRY) {
+        struct queued *soon = behind(r, QUEUE_PARTS);
+        store_fsck_group_fetch_entry(r->g, &behind(r, QUEUE_ENTRY)->chat);
+        soon->entry = store_fsck_group_find(r->g, &soon->chat);
+        store_fsck_group_fetch_parts(soon->entry);
     }
     if (r->in - r->out == QUEUE_MAX) {
         take_oldest(r);

@@ -3,6 +3,7 @@
  * snapshot. Where two rows contradict each other, the one that is reported is the one that nothing
  * else supports; so that a damaged row is one finding, not one for each row that names it.
  */
+#include <assert.h>
 #include <string.h>
 
 #include <sodium.h>
@@ -323,45 +324,124 @@ check_pair(struct store_fsck *f, const struct side *a, const struct side *b)
     }
 }
 
-/* The peer's name in the row. The record is checked by check_side; here it is the account. */
-static void
-check_peer(struct store_fsck *f, const struct side *a, const struct cq_id *peer)
+/* ---- USER ---- */
+
+enum {
+    SUM_COUNT = 256
+};
+
+/* Each pair has two rows that lie far apart, and to look for the other side of every row would be
+ * a good part of the whole check. So a pair's hash is added where its lower user's row is, if the
+ * other one is there too, and subtracted at that one. Only pairs of a sum that is not 0 then are
+ * looked at again: a row whose other side is missing, or friends made meanwhile. */
+struct friends {
+    struct store_fsck *f;
+    struct cq_id user; /* whose account was looked for last */
+    uint8_t hash_key[crypto_shorthash_KEYBYTES];
+    uint64_t sums[SUM_COUNT];
+};
+
+static uint64_t
+hash_of_pair(const struct friends *w, const struct cq_id *lower, const struct cq_id *upper)
 {
-    char name[CQ_NAME_MAX + 1] = {0};
-    enum found found = find_account(f, peer, name);
-    if (found == ABSENT) {
-        store_fsck_find_row(f, STORE_FSCK_REFERENCE, STORE_TABLE_USER, store_key_view(&a->key),
-                            "the peer has no account", "a peer with an account");
+    const struct cq_id pair[2] = {*lower, *upper};
+    uint64_t hash;
+    static_assert(sizeof hash == crypto_shorthash_BYTES, "one number");
+    (void)crypto_shorthash((uint8_t *)&hash, (const uint8_t *)pair, sizeof pair, w->hash_key);
+    return hash;
+}
+
+static void
+check_has_account(struct friends *w, struct cq_view key, const struct cq_id *user)
+{
+    char name[CQ_NAME_MAX + 1];
+    if (cq_id_eq(user, &w->user)) {
+        return;
+    }
+    w->user = *user;
+    if (find_account(w->f, user, name) == ABSENT) {
+        store_fsck_find_row(w->f, STORE_FSCK_REFERENCE, STORE_TABLE_USER, key,
+                            "the user has no account", "a user with an account");
     }
 }
 
-/* The row of the lower user id stands for both; the other one only asks whether it has a mirror. */
+static void
+mirror_missing(struct store_fsck *f, const struct store_key *mirror)
+{
+    store_fsck_find_row(f, STORE_FSCK_ROW_MISSING, STORE_TABLE_USER, store_key_view(mirror),
+                        "missing", "the other side of a friendship");
+}
+
+/* The row of the lower user id stands for both. */
 static bool
 on_user(void *ctx, struct cq_view key, struct cq_view value)
 {
-    struct store_fsck *f = ctx;
+    struct friends *w = ctx;
     struct side a = {.key = {{0}, 0}};
     struct side b;
     struct cq_view mirror;
-    if (!store_fsck_find_key(f, STORE_TABLE_USER, key, 2, 0)) {
+    if (!store_fsck_find_key(w->f, STORE_TABLE_USER, key, 2, 0)) {
         return true;
     }
     store_key_add(&a.key, key.p, key.n);
     struct cq_id user = first_id(key);
     struct cq_id peer = store_key_second(key);
     b.key = store_key_pair(&peer, &user);
-    if (store_friend_read(value, &a.row)) {
-        value_damaged(f, STORE_TABLE_USER, key);
-        return true;
+    bool is_readable = !store_friend_read(value, &a.row);
+    if (!is_readable) {
+        value_damaged(w->f, STORE_TABLE_USER, key);
     }
-    check_peer(f, &a, &peer);
-    if (!store_fsck_row(f, STORE_TABLE_USER, &b.key, &mirror)) {
-        store_fsck_find_row(f, STORE_FSCK_ROW_MISSING, STORE_TABLE_USER, store_key_view(&b.key),
-                            "missing", "the other side of a friendship");
-    } else if (cq_id_cmp(&user, &peer) < 0 && store_friend_read(mirror, &b.row) == 0) {
-        check_pair(f, &a, &b);
+    check_has_account(w, key, &user);
+    if (cq_id_cmp(&user, &peer) >= 0) {
+        uint64_t hash = hash_of_pair(w, &peer, &user);
+        w->sums[hash % SUM_COUNT] -= hash;
+    } else if (!store_fsck_row(w->f, STORE_TABLE_USER, &b.key, &mirror)) {
+        mirror_missing(w->f, &b.key);
+    } else {
+        uint64_t hash = hash_of_pair(w, &user, &peer);
+        w->sums[hash % SUM_COUNT] += hash;
+        if (is_readable && store_friend_read(mirror, &b.row) == 0) {
+            check_pair(w->f, &a, &b);
+        }
     }
     return true;
+}
+
+static bool
+on_user_again(void *ctx, struct cq_view key, struct cq_view value)
+{
+    struct friends *w = ctx;
+    struct cq_view mirror;
+    (void)value;
+    if (key.n != 2 + (size_t)2 * CQ_ID_SIZE) {
+        return true; /* reported */
+    }
+    struct cq_id user = first_id(key);
+    struct cq_id peer = store_key_second(key);
+    struct store_key other = store_key_pair(&peer, &user);
+    if (cq_id_cmp(&user, &peer) >= 0 && w->sums[hash_of_pair(w, &peer, &user) % SUM_COUNT] &&
+        !store_fsck_row(w->f, STORE_TABLE_USER, &other, &mirror)) {
+        mirror_missing(w->f, &other);
+    }
+    return true;
+}
+
+static int
+check_friends(struct store_fsck *f)
+{
+    struct friends w = {.f = f};
+    uint64_t differs = 0;
+    crypto_shorthash_keygen(w.hash_key);
+    int rc = store_fsck_walk(f, STORE_TABLE_USER, (struct cq_view){0}, on_user, &w);
+    for (size_t i = 0; i < SUM_COUNT; i++) {
+        differs |= w.sums[i];
+    }
+    if (!rc && differs) {
+        uint64_t rows = f->report->rows;
+        rc = store_fsck_walk(f, STORE_TABLE_USER, (struct cq_view){0}, on_user_again, &w);
+        f->report->rows = rows;
+    }
+    return rc;
 }
 
 /* ---- the order ---- */
@@ -373,13 +453,14 @@ store_fsck_people_check(struct store_fsck *f)
         enum store_table table;
         store_fsck_row_fn *fn;
     } tables[] = {
-        {STORE_TABLE_NAME, on_name},     {STORE_TABLE_ACCOUNT, on_account},
-        {STORE_TABLE_DEVICE, on_device}, {STORE_TABLE_OWNER, on_owner},
-        {STORE_TABLE_USER, on_user},
+        {STORE_TABLE_NAME, on_name},
+        {STORE_TABLE_ACCOUNT, on_account},
+        {STORE_TABLE_DEVICE, on_device},
+        {STORE_TABLE_OWNER, on_owner},
     };
     int rc = 0;
     for (size_t i = 0; !rc && i < sizeof tables / sizeof tables[0]; i++) {
         rc = store_fsck_walk(f, tables[i].table, (struct cq_view){0}, tables[i].fn, f);
     }
-    return rc;
+    return rc ? rc : check_friends(f);
 }

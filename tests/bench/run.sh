@@ -311,7 +311,8 @@ main() {
     trap clean_up EXIT
     trap 'exit 130' INT TERM HUP
     if [[ $name == store || $name == fsck ]]; then
-        "$BIN/chasqui-bench-$name" --data "$SCRATCH/store" "$@"
+        # as deploy/run.sh starts the store
+        GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} "$BIN/chasqui-bench-$name" --data "$SCRATCH/store" "$@"
         return
     fi
     case $name in store-bus | history | sync | recovery)

@@ -30,6 +30,16 @@ plant_friend_missing(void)
     erase(STORE_TABLE_USER, friend_key(2, 1));
 }
 static void
+plant_friend_missing_of_1(void)
+{
+    erase(STORE_TABLE_USER, friend_key(1, 6));
+}
+static void
+plant_friend_missing_of_6(void)
+{
+    erase(STORE_TABLE_USER, friend_key(6, 1));
+}
+static void
 plant_friend_both_missing(void)
 {
     erase(STORE_TABLE_USER, friend_key(6, 1));
@@ -148,6 +158,8 @@ static const struct plant plants[] = {
     {"friend relation", plant_friend_relation, STORE_FSCK_ROW_WRONG, "user "},
     {"friend name", plant_friend_name, STORE_FSCK_ROW_WRONG, "user "},
     {"friend missing", plant_friend_missing, STORE_FSCK_ROW_MISSING, "user "},
+    {"friend missing of 1", plant_friend_missing_of_1, STORE_FSCK_ROW_MISSING, "user "},
+    {"friend missing of 6", plant_friend_missing_of_6, STORE_FSCK_ROW_MISSING, "user "},
     {"friend both missing", plant_friend_both_missing, STORE_FSCK_ROW_MISSING, "user "},
     {"friend no record", plant_friend_no_record, STORE_FSCK_ROW_WRONG, "user "},
     {"friend undecodable", plant_friend_undecodable, STORE_FSCK_ROW_VALUE, "user "},
