@@ -161,6 +161,8 @@ bool edge_net_pace_ask(edge_conn_t *c);
 void edge_net_pace_forget(edge_conn_t *c);
 /* May somebody be accepted now? If not, the listener is closed for a moment. */
 bool edge_net_pace_may_accept(edge_net_t *net);
+/* How full processors are may have changed since the last look: so may the share. */
+void edge_net_pace_look(edge_net_t *net);
 void edge_net_pace_begin(edge_net_t *net);
 void edge_net_pace_end(edge_net_t *net);
 /* The share that follows share, both in percent and between least and most, when the loop's thread

@@ -175,6 +175,7 @@ on_tick(void *ctx)
 {
     edge_net_t *net = ctx;
     uint64_t now = cq_now_mono_ms();
+    edge_net_pace_look(net);
     for (int i = 0; i < EDGE_CONN_OPEN; i++) {
         edge_conn_t *c;
         while ((c = net->lists[i].first) && c->due_mono_ms <= now) {

@@ -19,11 +19,12 @@ enum {
     ALL = 100,         /* percent */
     LOOK_US = 20000,   /* so often processors are looked at: some ticks of the kernel's */
     FULL_PERCENT = 12, /* of the time, this thread waits for a processor: they are full */
-    SHAKE_PARTS = 4,   /* of a TLS handshake one of them counts */
     NS_PER_US = 1000
 };
 
-/* Down at once, since messages wait meanwhile, and up again slowly, to find out what is free. */
+/* Down at once, since messages wait meanwhile, and up again with the time, to find out what is
+ * free.
+ */
 unsigned
 edge_net_pace_next_share(unsigned share,
                          unsigned least,
@@ -35,13 +36,14 @@ edge_net_pace_next_share(unsigned share,
         unsigned less = share / 2;
         return less > least ? less : least;
     }
-    return share < most ? share + 1 : most;
+    uint64_t more = share + elapsed_us / LOOK_US;
+    return more < most ? (unsigned)more : most;
 }
 
-static void
-look_at_processors(edge_net_t *net, uint64_t now_us)
+void
+edge_net_pace_look(edge_net_t *net)
 {
-    uint64_t before_ns = net->pace.delay_ns;
+    uint64_t before_ns = net->pace.delay_ns, now_us = cq_now_mono_us();
     uint64_t elapsed_us = now_us - net->pace.looked_us;
     if (elapsed_us < LOOK_US || net->pace.run_delay < 0 ||
         cq_run_delay_ns(net->pace.run_delay, &net->pace.delay_ns)) {
@@ -57,8 +59,8 @@ look_at_processors(edge_net_t *net, uint64_t now_us)
 static void
 refill(edge_net_t *net)
 {
+    edge_net_pace_look(net);
     uint64_t now_us = cq_now_mono_us();
-    look_at_processors(net, now_us);
     int64_t more = (int64_t)((now_us - net->pace.at_us) * net->pace.share / ALL);
     if (more) {
         net->pace.credit_us += more;

@@ -42,6 +42,9 @@ who_has_not_gives_more_again(void **state)
         assert_int_equal(share, i + 1);
     }
     assert_int_equal(next(share, 0), MOST);
+    assert_int_equal(edge_net_pace_next_share(LEAST, LEAST, MOST, UINT64_C(7) * LOOK_US, 0),
+                     LEAST + 7);
+    assert_int_equal(edge_net_pace_next_share(LEAST, LEAST, MOST, UINT64_MAX / 1000, 0), MOST);
 }
 
 /* What a quiet machine makes a thread wait is no reason. */
