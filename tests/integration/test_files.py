@@ -9,6 +9,7 @@ import io
 import os
 import pathlib
 import pty
+import random
 import re
 import select
 import shutil
@@ -431,19 +432,21 @@ def two_sizes():
 
 
 def hostile():
+    noise = random.Random(1).randbytes  # what a size is read from must not be by chance
     whole = io.BytesIO()
     photo((300, 200)).save(whole, "JPEG")
     whole = whole.getvalue()
     yield "bomb", png(50000, 50000, zlib.compress(bytes(1000000), 9)), "too large"
     yield "huge", png(0xffffffff, 0xffffffff), "too large"
     yield "empty", png(1000, 1000), "cannot be decoded"
-    yield "noise", b"\xff\xd8\xff" + os.urandom(50000), "cannot be decoded"
+    yield "noise", b"\xff\xd8\xff\xe0" + noise(50000), "cannot be decoded"
+    yield "noise with a size", b"\xff\xd8\xff\xc0\x00\x11\x08\xff\xff\xff\xff" + noise(50000), "too large"
     yield "head only", whole[:200], "cannot be decoded"
     yield "two sizes", two_sizes(), "cannot be decoded"
-    yield "gif", b"GIF89a" + struct.pack("<HH", 65535, 65535) + os.urandom(1000), "too large"
-    yield "webp", b"RIFF" + struct.pack("<I", 1000) + b"WEBPVP8X" + bytes(14) + os.urandom(976), "cannot be decoded"
-    yield "wav", b"RIFF" + struct.pack("<I", 0xffffffff) + b"WAVEfmt " + os.urandom(500), None
-    yield "ogg", b"OggS" + bytes(24) + b"OpusHead" + os.urandom(5000), None
+    yield "gif", b"GIF89a" + struct.pack("<HH", 65535, 65535) + noise(1000), "too large"
+    yield "webp", b"RIFF" + struct.pack("<I", 1000) + b"WEBPVP8X" + bytes(14) + noise(976), "cannot be decoded"
+    yield "wav", b"RIFF" + struct.pack("<I", 0xffffffff) + b"WAVEfmt " + noise(500), None
+    yield "ogg", b"OggS" + bytes(24) + b"OpusHead" + noise(5000), None
 
 
 def test_hostile_files_are_files(device, tmp_path):
