@@ -37,10 +37,7 @@ service_command() {
             ;;
         broker) COMMAND=("$BIN/chasqui-broker" --endpoint "$broker") ;;
         store)
-            # A million chats in memory are read at random: with pages of 2 MiB a message takes a tenth less (where the
-            # kernel has them for who asks, /sys/kernel/mm/transparent_hugepage/enabled; else it makes no difference).
-            COMMAND=(env "GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"
-                "$BIN/chasqui-store" --name store.1 --broker "$broker" --data "$DATA/store"
+            COMMAND=("$BIN/chasqui-store" --name store.1 --broker "$broker" --data "$DATA/store"
                 --master-key "$DATA/keys/master.key")
             ;;
         blobd) COMMAND=("$BIN/chasqui-blobd" --name blobd.1 --broker "$broker" --data "$DATA/blobs") ;;

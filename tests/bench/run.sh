@@ -311,8 +311,7 @@ main() {
     trap clean_up EXIT
     trap 'exit 130' INT TERM HUP
     if [[ $name == store || $name == fsck ]]; then
-        # as deploy/run.sh starts the store
-        GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1} "$BIN/chasqui-bench-$name" --data "$SCRATCH/store" "$@"
+        "$BIN/chasqui-bench-$name" --data "$SCRATCH/store" "$@"
         return
     fi
     case $name in store-bus | history | sync | recovery)
