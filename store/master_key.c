@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,19 +201,39 @@ store_master_key_from_file(const char *path,
     return rc;
 }
 
+/* What the command prints, at most n bytes; its exit status, -1: it cannot be started. */
+static int
+ask(const char *command, char *text, size_t *n)
+{
+    /* The operator's own command from the configuration. */
+    FILE *f = popen(command, "re"); /* NOLINT(cert-env33-c): what key_command is for */
+    if (!f) {
+        return -1;
+    }
+    (void)setvbuf(f, NULL, _IONBF, 0); /* no copy of the key in stdio's buffer */
+    *n = fread(text, 1, *n, f);
+    return pclose(f);
+}
+
 int
 store_master_key_from_command(const char *command, uint8_t key[STORE_MASTER_KEY_SIZE])
 {
     static const char source[] = "key-command";
-    /* The operator's own command from the configuration. */
-    FILE *f = popen(command, "re"); /* NOLINT(cert-env33-c): what key_command is for */
-    if (!f) {
+    char text[TEXT_SIZE];
+    size_t n = sizeof text;
+    sigset_t enders, before;
+    /* The loop, which takes these signals otherwise, stands still meanwhile. And the command, which
+     * may ask somebody for a passphrase, has to end at Ctrl-C: it inherits what is blocked. */
+    (void)sigemptyset(&enders);
+    (void)sigaddset(&enders, SIGINT);
+    (void)sigaddset(&enders, SIGTERM);
+    (void)sigaddset(&enders, SIGHUP);
+    (void)pthread_sigmask(SIG_UNBLOCK, &enders, &before);
+    int status = ask(command, text, &n);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (status < 0) {
         return refuse(source, "the command cannot be started");
     }
-    (void)setvbuf(f, NULL, _IONBF, 0); /* no copy of the key in stdio's buffer */
-    char text[TEXT_SIZE];
-    size_t n = fread(text, 1, sizeof text, f);
-    int status = pclose(f);
     bool ok = decode(text, n, key);
     sodium_memzero(text, sizeof text);
     if (status != 0) {

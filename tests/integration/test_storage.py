@@ -5,12 +5,13 @@ import os
 import random
 import pathlib
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
 
 import pytest
-from system import BIN, System
+from system import BIN, System, eventually
 
 LONG = 60
 
@@ -48,6 +49,12 @@ def refuses(s, word):
     assert "Sanitizer" not in said
 
 
+def ended(pid):
+    """A process that nobody waits for stays as a zombie."""
+    stat = pathlib.Path(f"/proc/{pid}/stat")
+    return not stat.exists() or ") Z " in stat.read_text()
+
+
 def serves(s):
     for name in ("store", "presence", "edge.1"):
         s.services[name].start()
@@ -80,8 +87,6 @@ def test_another_master_key_is_refused(stopped):
     other = System(edges=1)
     other.broker.start(), other.store.start()
     other.store.wait_log("id=STORE")
-    from system import eventually
-
     eventually((other.dir / "keys/master.key").exists, LONG)
     other.store.stop(), other.broker.kill()
     key.write_bytes((other.dir / "keys/master.key").read_bytes())
@@ -115,6 +120,24 @@ def test_master_key_through_a_folder_is_refused(stopped):
     key.unlink()
     key.mkdir()
     refuses(stopped, "key")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_key_command_that_waits_can_be_ended(stopped, number):
+    """Ctrl-C at its question, for example, which everybody at that terminal gets."""
+    note = stopped.dir / "asks"
+    store = subprocess.Popen([*stopped.store.command, "--key-command", f"echo $$ >{note}.new; mv {note}.new {note}; exec sleep 600"],
+                             stdin=subprocess.DEVNULL, start_new_session=True)
+    try:
+        eventually(note.exists, LONG)
+        os.killpg(store.pid, number)
+        assert store.wait(LONG) != 0
+        eventually(lambda: ended(int(note.read_text())), LONG)
+    finally:
+        if store.poll() is None:
+            os.killpg(store.pid, signal.SIGKILL)
+            store.wait()
+    serves(stopped)
 
 
 def test_database_from_a_newer_version_is_refused(stopped):
