@@ -33,7 +33,7 @@ static const struct cq_metric metrics[] = {
     {"chasqui_blobd_blobs", "Complete blobs on disk, 0 until they are counted", CQ_METRIC_GAUGE,
      &blobd_stats.blobs},
     {"chasqui_blobd_blob_bytes", "What their files take", CQ_METRIC_GAUGE, &blobd_stats.blob_bytes},
-    {"chasqui_blobd_counted", "1: the first walk since the start is through, they are counted",
+    {"chasqui_blobd_counted", "1: a walk since the start could list every folder, they are counted",
      CQ_METRIC_GAUGE, &blobd_stats.is_counted},
     {"chasqui_blobd_scrub_end_time_seconds",
      "When all blobs had been read to find damage, 0: never", CQ_METRIC_GAUGE,

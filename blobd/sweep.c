@@ -37,7 +37,8 @@ enum phase {
 struct blobd_sweep {
     blobd_t *blobd;
     enum phase phase;
-    bool is_waiting; /* for a job or an answer */
+    bool is_waiting;    /* for a job or an answer */
+    bool is_incomplete; /* a folder of this walk could not be listed */
     unsigned folder;
     uint64_t rest_until_mono_ms;
     struct blobd_ids list; /* of this folder */
@@ -124,6 +125,7 @@ done_list(struct blobd_job *job)
     bool goes_on = take_back(job);
     if (job->rc && goes_on) {
         CQ_LOG(ERROR, "BLOBD-SWEEP-LIST", "folder=%03x err=%s", s->folder, cq_err_name(job->rc));
+        s->is_incomplete = true;
     }
     free(job);
     s->phase = s->list.count ? PHASE_ASK : PHASE_NEXT;
@@ -354,7 +356,10 @@ end_walk(struct blobd_sweep *s)
     s->folder = 0;
     s->phase = PHASE_REST;
     s->rest_until_mono_ms = cq_now_mono_ms() + 1000 * s->blobd->cfg->sweep_s;
-    blobd_stats.is_counted = 1;
+    if (!s->is_incomplete) {
+        blobd_stats.is_counted = 1;
+    }
+    s->is_incomplete = false;
     blobd_stats_count(s->blobd->volume);
 }
 

@@ -402,15 +402,19 @@ each(const blobd_volume_t *v, const char *folder, blobd_volume_fn *fn, void *ctx
         (void)close(fd);
         return -CQ_E_IO;
     }
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe): nobody else reads this one */
-    for (const struct dirent *entry; (entry = readdir(dir));) {
+    const struct dirent *entry;
+    int err;
+    do {
         struct cq_id id;
-        if (read_id(entry->d_name, &id)) {
+        errno = 0;
+        entry = readdir(dir); /* NOLINT(concurrency-mt-unsafe): nobody else reads this one */
+        err = entry ? 0 : errno;
+        if (entry && read_id(entry->d_name, &id)) {
             fn(ctx, &id);
         }
-    }
+    } while (entry);
     (void)closedir(dir);
-    return 0;
+    return err ? blobd_volume_errno(err) : 0;
 }
 
 int

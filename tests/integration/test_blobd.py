@@ -9,6 +9,7 @@ import signal
 import pytest
 from blobs import (ACCESS, BAD_STATE, BLOB_OFFSET, BUSY, CORRUPT, IO, NO_SPACE, NOT_FOUND, PART_MAX, QUOTA, TOO_BIG, Refused,
                    Uploader)
+from ctl import Ctl
 from system import System, eventually
 
 PIECE = 65536
@@ -298,6 +299,24 @@ def test_expired_uploads_go_without_grace(tmp_path):
     eventually(lambda: not part_file(system, expired).exists(), 20, "sweep")
     assert part_file(system, unknown).exists()
     user.close()
+    system.stop()
+
+
+def test_what_cannot_be_listed_is_not_counted():
+    system = System(edges=0, blobd=["--sweep-s", "1"])
+    (system.dir / "blobs/blobs").mkdir(parents=True)
+    no_folder = system.dir / "blobs/blobs/7ff"
+    no_folder.write_text("where a folder should be")
+    system.start()
+
+    def counted():
+        return Ctl(system).metric("blobd.1", "chasqui_blobd_counted")
+
+    blobd = system.services["blobd"]
+    eventually(lambda: blobd.log_bytes().count(b"BLOBD-SWEEP-LIST") > 1, 30, "two walks")
+    assert counted() == 0
+    no_folder.unlink()
+    eventually(counted, 30, "a walk through all folders")
     system.stop()
 
 
