@@ -3,6 +3,7 @@
 
 import asyncio
 import errno
+import signal
 
 from chasqui import Refused
 from oracle import LOST
@@ -40,7 +41,11 @@ CUTS = {
     "after a meta page": (KILL_AFTER, ON_DSYNC, 5, 0, 1),
     "after a sync has failed": (FAIL, ON_SYNC, 3, errno.EIO, 1),
 }
-FAULTS = (*FAILURES, *OUTAGES, *(f"power goes {when}, {mode}" for when in CUTS for mode in CUT_MODES))
+# What the commit meets that is under way when the store is told to end.
+ENDS = {"a sync has failed": FAILURES["a sync fails"], "every sync fails": (FAIL, ON_SYNC, 1, errno.EIO, MANY),
+        "every write fails": (FAIL, ON_WRITE, 1, errno.EIO, MANY)}
+END_S = 20
+FAULTS = (*FAILURES, *OUTAGES, *(f"told to end when {when}" for when in ENDS), *(f"power goes {when}, {mode}" for when in CUTS for mode in CUT_MODES))
 
 
 class Faults:
@@ -54,6 +59,8 @@ class Faults:
             await self.fail(FAILURES[name])
         elif name in OUTAGES:
             await self.outage(*OUTAGES[name])
+        elif name.startswith("told to end"):
+            await self.told_to_end(ENDS[name.removeprefix("told to end when ")])
         else:
             when, mode = name.removeprefix("power goes ").rsplit(", ", 1)
             await self.power(CUTS[when], mode)
@@ -71,6 +78,17 @@ class Faults:
         await self.fires(arm)
         await until(lambda: b"id=STORE-ENGINE-REOPEN err=OK" in store.log_bytes()[mark:] or not store.is_alive(), 20,
                     "the store to open its database again")
+
+    async def told_to_end(self, arm):
+        store = self.stand.store
+        await self.fires(arm)
+        self.stand.expected.add("store")
+        store.signal(signal.SIGTERM)
+        await until(lambda: not store.is_alive(), END_S, "the store to end")
+        code = store.process.returncode
+        self.oracle.must(code in (0, 1), LOST, f"told to end, it ended with {code}: {store.tail(600)}")
+        self.stand.control.disarm()
+        await self.rounds.restart()
 
     async def outage(self, disk_full, arms):
         """Reads are tried all the time; the first acknowledgements count again when the outage is over."""
