@@ -36,8 +36,8 @@ def sizes(make, xs):
 
 
 def windows(chats, **options):
-    """One run gives all points: where each window begins is its x."""
-    return [(None, store(messages=MILLION, warm_up=MILLION, windows=10, chats=chats, **options))]
+    """One run gives all points: where each window begins is its x. With memory of one kind for all of them."""
+    return [(None, store(messages=MILLION, warm_up=MILLION, windows=10, chats=chats, hold_mib=3072, **options))]
 
 
 def chat(**options):

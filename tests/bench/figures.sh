@@ -43,6 +43,7 @@ declare -A PARTS=(
     [failover-haproxy]='failover --sessions 1000 --haproxy'
     [rolling-haproxy]='rolling --sessions 1000 --haproxy'
     [flap]='flap'
+    [tls]='tls'
     [blob]='blob'
     [fsck]='fsck'
     [fsck-10m]='fsck --messages 10000000 --chats 1000000 --seconds 8'

@@ -36,6 +36,7 @@ without:
   mosquitto the load of chat on Debian's MQTT broker, to compare with: --pairs 100 --window 8 --bytes 200 --seconds 10 [--no-receipts] [--clean]
   compare   chat, then mosquitto
   blob      uploads and downloads at once, next to nginx if it is there (nginx-light): --transfers 200 --bytes 10000000
+  tls       what OpenSSL keeps of each connection, by the line of its source: --connections 200
   fsck      a check of the whole database, no bus: --messages 500000 --chats 50000; the full size: --messages 10000000 --chats 1000000
 NAME --help tells the rest. Programs: build/release/bin, or CHASQUI_BIN. TMPDIR says on which disk it runs.
 People are put into the store before it starts (chasqui-bench-seed).
@@ -292,7 +293,7 @@ main() {
             shift
             CHASQUI_BIN=$BIN exec /usr/bin/python3 "$REPO/tests/bench/blob.py" "$@"
             ;;
-        chat | failover | rolling | flap | idle | login | storm | store | store-bus | history | sync | recovery | fsck) shift ;;
+        chat | failover | rolling | flap | idle | login | storm | store | store-bus | history | sync | recovery | tls | fsck) shift ;;
         '')
             usage
             exit 0
@@ -312,6 +313,14 @@ main() {
     trap 'exit 130' INT TERM HUP
     if [[ $name == store || $name == fsck ]]; then
         "$BIN/chasqui-bench-$name" --data "$SCRATCH/store" "$@"
+        return
+    fi
+    if [[ $name == tls ]]; then
+        # shellcheck source=SCRIPTDIR/../../deploy/lib/tls.sh
+        . "$REPO/deploy/lib/tls.sh"
+        TLS_DIR=$SCRATCH/tls
+        keep_certificate
+        "$BIN/chasqui-bench-tls" --tls-certificate "$TLS_DIR/cert.pem" --tls-key "$TLS_DIR/key.pem" "$@"
         return
     fi
     case $name in store-bus | history | sync | recovery)
