@@ -8,11 +8,12 @@ usage: tests/bench/curves.py [--draw] [--runs N] [--add] [CURVE...]
   --runs N    runs of each point (default: 3); the line is the median, the bars are the least and the most
   --add       keep the runs that are there
 CURVE: see CURVES below. Figures lie in docs/benchmarks/CURVE.jsonl, one JSON object per figure of run.sh with `x` and `series`;
-pictures in docs/benchmarks/CURVE.svg. Drawing needs gnuplot. CHASQUI_BIN and TMPDIR as for run.sh.
+pictures in docs/benchmarks/CURVE.svg. Drawing needs gnuplot (apt-get install gnuplot-nox). CHASQUI_BIN and TMPDIR as for run.sh.
 """
 import json
 import pathlib
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -194,6 +195,8 @@ def main(arguments):
             names.append(argument)
         else:
             sys.exit(__doc__ + "\nCURVES: " + " ".join(CURVES))
+    if not shutil.which("gnuplot"):
+        sys.exit("curves: gnuplot is missing: apt-get install gnuplot-nox")
     for name in names or CURVES:
         if not only_draw:
             measure(name, runs, add)
