@@ -31,12 +31,15 @@ restore_all() {
     ! is_locked || die "a system runs on $DATA: stop it with --stop, or restore into another folder"
     [[ -d $1 ]] || die "there is no folder $1"
     place_master_key
+    local log=$LOG/restore.log begin
+    touch -- "$log"
+    begin=$(($(stat -c %s -- "$log") + 1)) # of what this one says: the log is kept
     if ! "$BIN/chasqui-store" --restore "$1" --data "$DATA/store" --blobs "$DATA/blobs" --master-key "$DATA/keys/master.key" \
-        >>"$LOG/restore.log" 2>&1; then
-        tail -n 2 -- "$LOG/restore.log" >&2
-        die "not restored: see $LOG/restore.log"
+        >>"$log" 2>&1; then
+        tail -c "+$begin" -- "$log" | tail -n 2 >&2
+        die "not restored: see $log"
     fi
-    if tail -n 5 -- "$LOG/restore.log" | grep -q 'id=STORE-RESTORE-NO-BLOBS'; then
+    if tail -c "+$begin" -- "$log" | grep -q 'id=STORE-RESTORE-NO-BLOBS'; then
         say "this backup was made WITHOUT BLOBS: pictures and files are not restored"
     fi
     say "restored into $DATA: start it as usual. Devices revoked after the backup have to be revoked again"
