@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +13,7 @@
 #include <sodium.h>
 
 #include "common/rt/log.h"
+#include "common/rt/loop.h"
 
 enum {
     HEX_SIZE = 2 * STORE_MASTER_KEY_SIZE,
@@ -221,16 +220,11 @@ store_master_key_from_command(const char *command, uint8_t key[STORE_MASTER_KEY_
     static const char source[] = "key-command";
     char text[TEXT_SIZE];
     size_t n = sizeof text;
-    sigset_t enders, before;
-    /* The loop, which takes these signals otherwise, stands still meanwhile. And the command, which
-     * may ask somebody for a passphrase, has to end at Ctrl-C: it inherits what is blocked. */
-    (void)sigemptyset(&enders);
-    (void)sigaddset(&enders, SIGINT);
-    (void)sigaddset(&enders, SIGTERM);
-    (void)sigaddset(&enders, SIGHUP);
-    (void)pthread_sigmask(SIG_UNBLOCK, &enders, &before);
+    /* The command may ask somebody for a passphrase: it inherits what is blocked, and has to end at
+     * Ctrl-C, as we have. */
+    bool were_blocked = cq_loop_block_signals(false);
     int status = ask(command, text, &n);
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    (void)cq_loop_block_signals(were_blocked);
     if (status < 0) {
         return refuse(source, "the command cannot be started");
     }

@@ -330,16 +330,32 @@ on_signals(uv_poll_t *uv, int status, int events)
     }
 }
 
-/* In this thread and those it starts from now on, for good. */
-static void
-watch_signals(cq_loop_t *loop)
+static sigset_t
+signals(void)
 {
     sigset_t set;
     (void)sigemptyset(&set);
     for (size_t i = 0; i < sizeof signal_numbers / sizeof signal_numbers[0]; i++) {
         (void)sigaddset(&set, signal_numbers[i]);
     }
-    (void)pthread_sigmask(SIG_BLOCK, &set, NULL);
+    return set;
+}
+
+bool
+cq_loop_block_signals(bool blocked)
+{
+    const sigset_t set = signals();
+    sigset_t before;
+    (void)pthread_sigmask(blocked ? SIG_BLOCK : SIG_UNBLOCK, &set, &before);
+    return sigismember(&before, signal_numbers[0]) == 1;
+}
+
+/* In this thread and those it starts from now on, for good. */
+static void
+watch_signals(cq_loop_t *loop)
+{
+    const sigset_t set = signals();
+    (void)cq_loop_block_signals(true);
     loop->signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
     CQ_ASSERT(loop->signal_fd >= 0);
     int rc = uv_poll_init(&loop->uv, &loop->signals, loop->signal_fd);

@@ -30,6 +30,9 @@ void cq_loop_stop(cq_loop_t *loop);
  * loop only: cq_loop_new blocks them in the calling thread, and so in those it starts later, for
  * good. SIGPIPE is ignored. */
 void cq_loop_on_signal(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
+/* Blocks these three in the calling thread, or lets them through; gives whether they were blocked.
+ * For what makes the loop stand still and may take long, as somebody may want to end it. */
+bool cq_loop_block_signals(bool blocked);
 /* SIGHUP calls fn, or is ignored with fn NULL; if this is never called it is like SIGTERM. */
 void cq_loop_on_hangup(cq_loop_t *loop, cq_loop_fn *fn, void *ctx);
 /* fn runs at the end of every turn. At most 8 hooks. */
