@@ -255,8 +255,6 @@ open_router(broker_t *b, const char *endpoint)
     zsock_set_linger(b->router_sock, LINGER_MS);
     zsock_set_sndhwm(b->router_sock, HWM);
     zsock_set_rcvhwm(b->router_sock, HWM);
-    zsock_set_heartbeat_ivl(b->router_sock, 1000);
-    zsock_set_heartbeat_timeout(b->router_sock, 3000);
     zsock_set_maxmsgsize(b->router_sock, CQ_ENVELOPE_MAX + 4096);
     (void)snprintf(monitor, sizeof monitor, "inproc://broker-monitor-%u",
                    atomic_fetch_add(&counter, 1));

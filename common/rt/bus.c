@@ -74,8 +74,6 @@ open_socket(cq_bus_t *bus)
     zsock_set_sndhwm(bus->sock, CQ_BUS_HWM);
     zsock_set_rcvhwm(bus->sock, CQ_BUS_HWM);
     zsock_set_immediate(bus->sock, 1);
-    zsock_set_heartbeat_ivl(bus->sock, 1000);
-    zsock_set_heartbeat_timeout(bus->sock, 3000);
     zsock_set_reconnect_ivl(bus->sock, 50);
     zsock_set_reconnect_ivl_max(bus->sock, 1000);
     zsock_set_maxmsgsize(bus->sock, CQ_ENVELOPE_MAX + 4096);

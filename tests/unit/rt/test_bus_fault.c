@@ -305,6 +305,80 @@ garbage_is_survived(void **state)
     zsock_destroy(&r.sock);
 }
 
+/* ---- a peer that dies with more in the queue than fits ----
+ *
+ * libzmq's engine has stopped to read then, and looks at the dead connection again when there is
+ * room. What it does in between must not count on the connection (its heartbeats did).
+ */
+
+enum {
+    FLOOD_MAX = 1000000,
+    FULL_MS = 100,     /* nothing more could be sent for so long: full */
+    DEAD_FOR_MS = 2500 /* longer than a second, the interval that heartbeats had */
+};
+
+/* As much as is taken; dst is NULL or a peer of a ROUTER. */
+static void
+flood(zsock_t *sock, const char *dst)
+{
+    void *s = zsock_resolve(sock);
+    uint64_t sent_mono_ms = cq_now_mono_ms();
+    size_t count = 0;
+    while (count < FLOOD_MAX && cq_now_mono_ms() - sent_mono_ms < FULL_MS) {
+        bool is_sent = (!dst || zmq_send(s, dst, strlen(dst), ZMQ_SNDMORE | ZMQ_DONTWAIT) >= 0) &&
+                       zmq_send(s, "x", 1, ZMQ_DONTWAIT) >= 0;
+        if (is_sent) {
+            sent_mono_ms = cq_now_mono_ms();
+            count++;
+        } else {
+            zclock_sleep(1);
+        }
+    }
+    assert_true(count > 0 && count < FLOOD_MAX);
+}
+
+static void
+broker_survives_a_peer_that_dies_with_a_full_queue(void **state)
+{
+    struct fixture *f = *state;
+    zsock_t *peer = zsock_new(ZMQ_DEALER);
+    zsock_set_linger(peer, 0);
+    assert_int_equal(zsock_connect(peer, "%s", f->endpoint), 0);
+    flood(peer, NULL);
+    zsock_destroy(&peer);
+    zclock_sleep(DEAD_FOR_MS);
+    f->wanted = 1;
+    assert_int_equal(ask(&f->nodes[0], "store", OP_ASK, 1, 10000), 0);
+    assert_true(run_until(f, node0_has_reply, 10000));
+}
+
+static bool
+node0_has_asked(struct fixture *f)
+{
+    return f->nodes[0].bus->asked_count > 0;
+}
+
+static void
+actor_survives_a_broker_that_dies_with_a_full_queue(void **state)
+{
+    struct fixture *f = *state;
+    zsock_t *router = zsock_new(ZMQ_ROUTER);
+    zsock_set_linger(router, 0);
+    zsock_set_router_mandatory(router, 1);
+    assert_true(zsock_bind(router, "%s", f->endpoint) != -1);
+    start_node(f, 0, "edge.1", "edge");
+    assert_true(run_until(f, node0_has_asked, 10000));
+    zsock_set_rcvtimeo(router, 10000);
+    char *identity = zstr_recv(router);
+    assert_non_null(identity);
+    flood(router, identity);
+    zstr_free(&identity);
+    zsock_destroy(&router);
+    zclock_sleep(DEAD_FOR_MS);
+    start_broker(f);
+    assert_true(run_until(f, all_registered, 10000));
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int
@@ -320,6 +394,9 @@ main(void)
         TEST(broker_restarts_quickly),
         TEST(a_deaf_socket_is_replaced),
         TEST(garbage_is_survived),
+        TEST(broker_survives_a_peer_that_dies_with_a_full_queue),
+        cmocka_unit_test_setup_teardown(actor_survives_a_broker_that_dies_with_a_full_queue,
+                                        setup_bare, teardown),
     };
     cq_secure_start();
     return cmocka_run_group_tests_name("rt.bus_fault", tests, NULL, NULL);
