@@ -148,7 +148,8 @@ int cq_db_message_put(cq_db_t *db, const struct cq_stored *m) CQ_MUST_CHECK;
 /* Moves held forward over what is stored without a gap. */
 int cq_db_message_advance(cq_db_t *db, const struct cq_id *chat) CQ_MUST_CHECK;
 /* Up to limit messages with from <= seq <= to, ascending; last: the last ones instead of the first.
- * Gives an array. */
+ * Gives an array. With lost ones: as people saw them, that is what a restore of the server lost
+ * comes behind what it kept and before what is new. */
 struct cq_range {
     uint64_t from;
     uint64_t to;

@@ -143,22 +143,53 @@ many_messages(cq_db_t *db, sqlite3_stmt *st, bool backwards, struct cq_stored **
     return count;
 }
 
+/* 1: the server has lost messages of this chat; 0: it has not */
+static int
+has_lost(cq_db_t *db, const struct cq_id *chat)
+{
+    sqlite3_stmt *st =
+        cq_db_stmt(db, "SELECT 1 FROM messages WHERE chat = ? AND lost > 0 LIMIT 1", "d", chat);
+    int rc = cq_db_step(db, st);
+    if (st) {
+        sqlite3_reset(st);
+    }
+    return rc;
+}
+
+/* As people saw them: what a restore of the server kept, what it lost, what came after. A seq alone
+ * says less, as the lost and the new have the same ones: a message comes behind all those which an
+ * earlier restore lost from its seq or a lower one on. A restore is lost's number, a message that
+ * the server has is later than all of them. Sorts the whole chat, so it is for chats with lost
+ * messages only. */
+#define HISTORY_ORDER                                                                   \
+    "(SELECT coalesce(max(r.number), 0) FROM (SELECT lost AS number, min(seq) AS since" \
+    " FROM messages WHERE chat = ?1 AND lost > 0 GROUP BY lost) r"                      \
+    " WHERE r.since <= seq AND (lost = 0 OR r.number < lost))"
+#define RANGE_COLUMNS "SELECT " MESSAGE_COLUMNS " FROM messages WHERE chat = ?1 AND seq >= ?2"
+
 int
 cq_db_message_range(cq_db_t *db,
                     const struct cq_id *chat,
                     const struct cq_range *range,
                     struct cq_stored **out)
 {
-    static const char first[] =
-        "SELECT " MESSAGE_COLUMNS " FROM messages WHERE chat = ? AND seq >= ?"
-        " AND seq <= ? AND (lost = 0 OR ?) ORDER BY seq, lost DESC LIMIT ?";
-    static const char last[] =
-        "SELECT " MESSAGE_COLUMNS " FROM messages WHERE chat = ? AND seq >= ?"
-        " AND seq <= ? AND (lost = 0 OR ?) ORDER BY seq DESC, lost LIMIT ?";
+    static const char *const queries[2][2] = {
+        /* what the server has; the first ones, the last ones */
+        {RANGE_COLUMNS " AND seq <= ?3 AND lost = 0 ORDER BY seq LIMIT ?4",
+         RANGE_COLUMNS " AND seq <= ?3 AND lost = 0 ORDER BY seq DESC LIMIT ?4"},
+        /* with lost ones */
+        {RANGE_COLUMNS " AND seq <= ?3 ORDER BY " HISTORY_ORDER ", seq LIMIT ?4",
+         RANGE_COLUMNS " AND seq <= ?3 ORDER BY " HISTORY_ORDER " DESC, seq DESC LIMIT ?4"},
+    };
     uint64_t to = range->to > INT64_MAX ? INT64_MAX : range->to;
+    int with_lost = range->with_lost ? has_lost(db, chat) : 0;
+    if (with_lost < 0) {
+        *out = NULL;
+        return with_lost;
+    }
     return many_messages(db,
-                         cq_db_stmt(db, range->last ? last : first, "diiii", chat, range->from, to,
-                                    (uint64_t)range->with_lost, (uint64_t)range->limit),
+                         cq_db_stmt(db, queries[with_lost][range->last], "diii", chat, range->from,
+                                    to, (uint64_t)range->limit),
                          range->last, out);
 }
 

@@ -318,7 +318,12 @@ def test_the_terminal_client_goes_on(world, shelf):
     new = [m for m in messages(bob, ann) if not m["not_on_server"]]
     assert [m["seq"] for m in new] == list(range(1, 8)), "no gap, nothing twice"
     bob.ok("send", ann.name, "and back")
-    assert texts(ann, bob)[-1] == ("and back", False)
+    for home, peer in ((ann, bob), (bob, ann)):
+        assert texts(home, peer)[:8] == kept + lost, "in the order in which they were read"
+        assert texts(home, peer)[-1] == ("and back", False)
+        last = home.ok("history", peer.name, "--last", 3).rows
+        assert [m["seq"] for m in last if m["type"] == "message"] == [6, 7, 8]
+        assert not [m for m in last if m.get("not_on_server")]
 
 
 def test_the_terminal_client_of_a_device_that_is_unknown(world, shelf):

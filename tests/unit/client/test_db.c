@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: MPL-2.0 */
+#include <inttypes.h>
 #include <setjmp.h>
 #include <sqlite3.h>
 #include <stdarg.h>
@@ -291,6 +292,37 @@ test_search(void **state)
     assert_int_equal(search(f, "text:fox"), 0);
 }
 
+/* seqs in the order of the history, ! behind those that the server has lost */
+static void
+history_of(struct fixture *f, uint32_t limit, bool last, char text[128])
+{
+    struct cq_range range = {1, INT64_MAX, limit, last, true};
+    struct cq_stored *rows = NULL;
+    int count = cq_db_message_range(f->db, &f->chat, &range, &rows);
+    size_t used = 0;
+    assert_true(count >= 0 && count <= 30);
+    text[0] = '\0';
+    for (int i = 0; i < count; i++) {
+        used += (size_t)snprintf(text + used, 128 - used, "%s%" PRIu64 "%s", used ? " " : "",
+                                 rows[i].seq, rows[i].lost ? "!" : "");
+    }
+    cq_db_message_free(rows, count);
+}
+
+/* Forwards, backwards, and the last two. */
+static void
+assert_history(struct fixture *f, const char *wanted)
+{
+    char text[128];
+    history_of(f, 100, false, text);
+    assert_string_equal(text, wanted);
+    history_of(f, 100, true, text);
+    assert_string_equal(text, wanted);
+    history_of(f, 2, true, text);
+    assert_string_equal(text, wanted + strlen(wanted) - strlen(text));
+    assert_non_null(strchr(text, ' '));
+}
+
 /* The server was restored from a backup that has seq 1 and 2, and has gone on with another 3. */
 static void
 test_restored_server(void **state)
@@ -309,21 +341,40 @@ test_restored_server(void **state)
     assert_int_equal(cq_db_message_advance(f->db, &f->chat), 0);
     assert_int_equal(get(f).held, 3);
     assert_int_equal(get(f).shown, 2); /* the new third one is news */
-    struct cq_range all = {1, INT64_MAX, 100, false, true};
-    struct cq_stored *rows = NULL;
-    int count = cq_db_message_range(f->db, &f->chat, &all, &rows);
-    assert_int_equal(count, 5);
-    static const struct {
-        uint64_t seq;
-        bool lost;
-    } expected[] = {{1, false}, {2, false}, {3, true}, {3, false}, {4, true}};
-    for (int i = 0; i < 5; i++) {
-        assert_int_equal(rows[i].seq, expected[i].seq);
-        assert_int_equal(rows[i].lost, expected[i].lost);
-    }
-    cq_db_message_free(rows, count);
+    assert_history(f, "1 2 3! 4! 3");
+    assert_int_equal(put(f, 4, 78, "new"), 1);
+    assert_history(f, "1 2 3! 4! 3 4");
     assert_int_equal(cq_db_chat_reset(f->db), 0); /* and once more */
+    assert_int_equal(put(f, 1, 1, "old"), 0);
+    assert_int_equal(put(f, 2, 2, "old"), 0);
     assert_int_equal(put(f, 3, 77, "new"), 0);
+    assert_int_equal(put(f, 4, 79, "newer"), 1);
+    assert_history(f, "1 2 3! 4! 3 4! 4");
+}
+
+/* The second restore goes back further than the first; a device that had not read all before it
+ * fetches the rest. */
+static void
+test_restored_further_back(void **state)
+{
+    struct fixture *f = *state;
+    for (uint64_t i = 3; i <= 6; i++) {
+        put(f, i, i, "old");
+    }
+    assert_int_equal(cq_db_chat_reset(f->db), 0);
+    for (uint64_t i = 1; i <= 5; i++) {
+        assert_int_equal(put(f, i, i, "old"), i < 3 ? 1 : 0);
+    }
+    assert_int_equal(put(f, 6, 66, "new"), 1);
+    assert_int_equal(put(f, 7, 67, "new"), 1);
+    assert_history(f, "1 2 3 4 5 6! 6 7");
+    assert_int_equal(cq_db_chat_reset(f->db), 0);
+    for (uint64_t i = 1; i <= 4; i++) {
+        assert_int_equal(put(f, i, i, "old"), 0);
+    }
+    assert_int_equal(put(f, 5, 85, "newest"), 1);
+    assert_int_equal(put(f, 6, 86, "newest"), 1);
+    assert_history(f, "1 2 3 4 5! 6! 6! 7! 5 6");
 }
 
 /* Another process opens the database, looks for message 1, and closes it, as commands do. */
@@ -469,6 +520,7 @@ main(int argc, char **argv)
         TEST(test_two_connections),
         TEST(test_search),
         TEST(test_restored_server),
+        TEST(test_restored_further_back),
         TEST(test_another_process_comes_and_goes),
         TEST(test_first_version_is_brought_up),
         TEST(test_uploads),
