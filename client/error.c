@@ -20,10 +20,13 @@ static const struct error_row {
     {CQ_CLIENT_E_CLONED, "CLONED",
      "this device's data is a copy that is used elsewhere too: log in again to make it a device of "
      "its own"},
-    {CQ_CLIENT_E_BAD_URL, "BAD_URL", "a server address is ws://HOST[:PORT]/PATH or wss://…"},
+    {CQ_CLIENT_E_BAD_URL, "BAD_URL", "a server address is ws://HOST[:PORT][/PATH] or wss://…"},
     {CQ_CLIENT_E_TEXT, "TEXT", "a message is 1 to 16384 bytes of UTF-8 text"},
     {CQ_CLIENT_E_OFFLINE, "OFFLINE", "cannot reach a server"},
     {CQ_CLIENT_E_FILE, "FILE", "the file cannot be read, is no regular file, or changed meanwhile"},
+    {CQ_CLIENT_E_UNTRUSTED, "UNTRUSTED",
+     "the server's certificate is not trusted, or is for another name; --ca-file FILE adds an "
+     "authority"},
     {CQ_CLIENT_E_EXISTS, "EXISTS", "there is a file of this name already"},
 };
 

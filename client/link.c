@@ -10,9 +10,13 @@
 #include "common/wire/buf.h"
 #include "common/wire/limits.h"
 
+#include "client/include/chasqui/client.h"
+
 enum {
     CONNECT_TIMEOUT_S = 10,
-    RX_BUFFER = 16384
+    RX_BUFFER = 16384,
+    WHY_MAX = 96,
+    HTTP_NOT_FOUND = 404
 };
 
 static const char subprotocol[] = "chasqui.v1";
@@ -33,9 +37,12 @@ struct cq_link {
     bool is_open;
     bool too_big;
     bool is_distrusted; /* its certificate */
+    bool is_reached;    /* something listens there */
     bool is_heard;      /* it has answered as a WebSocket server would */
-    bool was_told;      /* on_closed was called for this connection */
-    cq_buf_t in;        /* the message under way, at most CQ_PUSH_FRAME_MAX */
+    unsigned status;    /* HTTP's, of an answer that is no WebSocket's; 0: none */
+    char why[WHY_MAX];
+    bool was_told; /* on_closed was called for this connection */
+    cq_buf_t in;   /* the message under way, at most CQ_PUSH_FRAME_MAX */
     struct out_frame *out_first;
     struct out_frame **out_last;
 };
@@ -57,18 +64,20 @@ reset(cq_link_t *link)
     link->wsi = NULL;
     link->is_open = false;
     link->too_big = false;
+    link->is_reached = false;
     link->is_heard = false;
+    link->status = 0;
     link->is_distrusted = false;
     cq_buf_clear(&link->in);
     drop_output(link);
 }
 
 static void
-closed(cq_link_t *link, const char *why)
+closed(cq_link_t *link, int error, const char *why)
 {
     reset(link);
     link->was_told = true;
-    link->calls.on_closed(link->calls.ctx, why);
+    link->calls.on_closed(link->calls.ctx, error, why);
 }
 
 /* Returns -1 to close. */
@@ -111,14 +120,37 @@ writeable(cq_link_t *link, struct lws *wsi)
     return 0;
 }
 
-/* libwebsockets' own words ("closed before established") help nobody. */
+/* libwebsockets' own words ("closed before established") help nobody; they say only whether it had
+ * come to TLS. */
 static const char *
-why_not(const cq_link_t *link)
+why_not(cq_link_t *link, const char *said)
+{
+    if (link->status == HTTP_NOT_FOUND) {
+        return "no messenger under this path, HTTP 404; chasqui's is /ws";
+    }
+    if (link->status) {
+        (void)snprintf(link->why, sizeof link->why, "the server refused the connection, HTTP %u",
+                       link->status);
+        return link->why;
+    }
+    if (link->is_heard) {
+        return "the server refused the connection";
+    }
+    if (said && strstr(said, "SSL")) {
+        return "it does not speak TLS; perhaps ws://, not wss://";
+    }
+    return link->is_reached ? "it does not answer in HTTP; perhaps wss://, not ws://"
+                            : "cannot connect";
+}
+
+static void
+not_opened(cq_link_t *link, const char *said)
 {
     if (link->is_distrusted) {
-        return "the server's certificate is not trusted, or is for another name";
+        closed(link, CQ_CLIENT_E_UNTRUSTED, cq_client_error_text(CQ_CLIENT_E_UNTRUSTED));
+    } else {
+        closed(link, CQ_CLIENT_E_OFFLINE, why_not(link, said));
     }
-    return link->is_heard ? "the server refused the connection" : "cannot connect";
 }
 
 static int
@@ -140,6 +172,12 @@ on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, 
         break;
     case LWS_CALLBACK_CLIENT_RECEIVE:
         return received(link, wsi, in, n);
+    case LWS_CALLBACK_CLIENT_APPEND_HANDSHAKE_HEADER:
+        link->is_reached = true;
+        break;
+    case LWS_CALLBACK_ESTABLISHED_CLIENT_HTTP:
+        link->status = lws_http_client_http_response(wsi);
+        break;
     case LWS_CALLBACK_CLIENT_FILTER_PRE_ESTABLISH:
         link->is_heard = true;
         break;
@@ -152,14 +190,15 @@ on_lws(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in, 
     case LWS_CALLBACK_CLIENT_WRITEABLE:
         return writeable(link, wsi);
     case LWS_CALLBACK_CLIENT_CONNECTION_ERROR:
-        closed(link, why_not(link));
+        not_opened(link, in);
         break;
     case LWS_CALLBACK_CLIENT_CLOSED:
-        closed(link, link->too_big ? "the server sent what is not a frame" : "connection closed");
+        closed(link, CQ_CLIENT_E_OFFLINE,
+               link->too_big ? "the server sent what is not a frame" : "connection closed");
         break;
     case LWS_CALLBACK_WSI_DESTROY:
         /* Some ends are told by nothing else, e.g. an answer that is no HTTP. */
-        closed(link, why_not(link));
+        not_opened(link, NULL);
         break;
     default:
         break;
@@ -180,7 +219,7 @@ on_late(uv_idle_t *idle)
     if (link->late_why) {
         const char *why = link->late_why;
         link->late_why = NULL;
-        closed(link, why);
+        closed(link, CQ_CLIENT_E_OFFLINE, why);
     }
 }
 
@@ -251,7 +290,7 @@ cq_link_connect(cq_link_t *link, const struct cq_url *url)
     link->was_told = false;
     if (!lws_client_connect_via_info(&info) && !link->was_told) {
         reset(link);
-        link->late_why = "cannot connect";
+        link->late_why = "cannot connect; no such host, or no network";
         uv_idle_start(&link->late, on_late);
     }
 }

@@ -30,8 +30,9 @@ struct cq_link_calls {
     /* one whole binary message, borrowed */
     void (*on_frame)(void *ctx, const void *data, size_t n);
     /* The connection could not be made, or has ended; called once per cq_link_connect, never after
-     * cq_link_drop. why: for people. */
-    void (*on_closed)(void *ctx, const char *why);
+     * cq_link_drop. error: CQ_CLIENT_E_OFFLINE or CQ_CLIENT_E_UNTRUSTED. why: for people, borrowed.
+     */
+    void (*on_closed)(void *ctx, int error, const char *why);
     /* anything came from the peer */
     void (*on_heard)(void *ctx);
     void *ctx;

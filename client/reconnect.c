@@ -10,6 +10,8 @@ static const struct scheme {
     bool is_tls;
 } schemes[] = {{"ws://", 80, false}, {"wss://", 443, true}};
 
+static const char default_path[] = "/ws";
+
 static int
 parse_port(const char *s, size_t n, uint16_t *port)
 {
@@ -86,7 +88,8 @@ cq_url_parse(const char *s, size_t n, struct cq_url *out)
         size_t authority = slash ? (size_t)(slash - rest) : left;
         out->port = schemes[i].port;
         out->is_tls = schemes[i].is_tls;
-        memcpy(out->path, slash ? slash : "/", slash ? left - authority : 1);
+        memcpy(out->path, slash ? slash : default_path,
+               slash ? left - authority : sizeof default_path - 1);
         return parse_authority(rest, authority, out);
     }
     return -CQ_E_BAD_ARG;

@@ -244,9 +244,9 @@ cq_session_give_up(cq_session_t *s, int error, const char *why)
 }
 
 static void
-on_closed(void *ctx, const char *why)
+on_closed(void *ctx, int error, const char *why)
 {
-    cq_session_fail(ctx, CQ_CLIENT_E_OFFLINE, why);
+    cq_session_fail(ctx, error, why);
 }
 
 static void

@@ -17,7 +17,8 @@
 enum {
     WAIT_DEFAULT_S = 10,
     HOPELESS_MS = 3000,
-    HOPELESS_ROUNDS = 2
+    HOPELESS_ROUNDS = 2,
+    TELL_WAITING_MS = 1000
 };
 
 /* ---- errors ---- */
@@ -32,6 +33,7 @@ static const struct exit_row {
     {CQ_E_BAD_TOKEN, CLI_NOT_LOGGED_IN},
     {CQ_E_REVOKED, CLI_NOT_LOGGED_IN},
     {CQ_CLIENT_E_OFFLINE, CLI_UNREACHABLE},
+    {CQ_CLIENT_E_UNTRUSTED, CLI_UNREACHABLE},
     {CQ_E_UNAVAILABLE, CLI_UNREACHABLE},
     {CQ_E_DEADLINE, CLI_UNREACHABLE},
     {CQ_CLIENT_E_OTHER_USER, CLI_USAGE},
@@ -214,8 +216,8 @@ cli_options(struct cli *cli,
         const struct cli_option *o = find_option(options, count, arg);
         o = o ? o : find_option(common, sizeof common / sizeof common[0], arg);
         if (!o) {
-            return cli_fail(cli, CLI_USAGE, "USAGE", "unknown option %s (try: chasqui %s --help)",
-                            arg, cli->command ? cli->command : "");
+            return cli_fail(cli, CLI_USAGE, "USAGE", "unknown option %s (try: chasqui %s%s--help)",
+                            arg, cli->command ? cli->command : "", cli->command ? " " : "");
         }
         int used = 0;
         int rc = take_option(cli, o, &args->argv[i], args->argc - i, &used);
@@ -351,14 +353,42 @@ cli_step(struct cli *cli, uint64_t until_ms)
     return !interrupted;
 }
 
-bool
-cli_is_hopeless(const struct cli *cli, uint64_t since_ms)
+static unsigned
+count_servers(const struct cli *cli)
 {
     unsigned servers = 1;
     for (const char *s = cq_client_servers(cli->client); *s; s++) {
         servers += *s == ',';
     }
-    return cli->failures >= HOPELESS_ROUNDS * servers && cli_now_ms() - since_ms >= HOPELESS_MS;
+    return servers;
+}
+
+bool
+cli_is_untrusted(const struct cli *cli)
+{
+    return cli->state_error == CQ_CLIENT_E_UNTRUSTED && cli->failures >= count_servers(cli);
+}
+
+bool
+cli_is_hopeless(const struct cli *cli, uint64_t since_ms)
+{
+    return cli_is_untrusted(cli) || (cli->failures >= HOPELESS_ROUNDS * count_servers(cli) &&
+                                     cli_now_ms() - since_ms >= HOPELESS_MS);
+}
+
+void
+cli_tell_waiting(struct cli *cli, const char *what, uint64_t since_ms, uint64_t end_ms)
+{
+    uint64_t now = cli_now_ms();
+    if (cli->told_waiting || cli->json || !isatty(STDERR_FILENO) || !cli->failures ||
+        now - since_ms < TELL_WAITING_MS || now >= end_ms) {
+        return;
+    }
+    cli->told_waiting = true;
+    cli_note(cli,
+             "no server yet (%s). The %s is kept in the outbox, and goes out when any command "
+             "connects; this one tries for %" PRIu64 " s more (^C ends it)",
+             cli->state_text, what, (end_ms - now + 999) / 1000);
 }
 
 int
@@ -379,9 +409,10 @@ cli_wait_quietly(struct cli *cli, int64_t request, int *error)
             return (int)cli_exit_of(*error);
         }
     }
-    *error = cli->answered                   ? cli->answer_error
-             : cli->state < CQ_CLIENT_ONLINE ? CQ_CLIENT_E_OFFLINE
-                                             : CQ_E_DEADLINE;
+    *error = cli->answered                    ? cli->answer_error
+             : cli->state >= CQ_CLIENT_ONLINE ? CQ_E_DEADLINE
+             : cli_is_untrusted(cli)          ? CQ_CLIENT_E_UNTRUSTED
+                                              : CQ_CLIENT_E_OFFLINE;
     return *error ? (int)cli_exit_of(*error) : CLI_OK;
 }
 
@@ -394,9 +425,9 @@ cli_wait(struct cli *cli, int64_t request, const char *what)
         return cli_fail(cli, CLI_UNREACHABLE, "INTERRUPTED",
                         "interrupted: whether it happened is not known");
     }
-    if (error == CQ_CLIENT_E_OFFLINE && cli->state_text[0]) {
-        return cli_fail(cli, CLI_UNREACHABLE, "OFFLINE", "cannot reach a server (%s)",
-                        cli->state_text);
+    if ((error == CQ_CLIENT_E_OFFLINE || error == CQ_CLIENT_E_UNTRUSTED) && cli->state_text[0]) {
+        return cli_fail(cli, CLI_UNREACHABLE, cq_client_error_name(error),
+                        "cannot reach a server (%s)", cli->state_text);
     }
     return rc ? cli_error(cli, error, what) : CLI_OK;
 }

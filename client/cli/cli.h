@@ -40,6 +40,7 @@ struct cli {
     int state_error;
     char state_text[512];
     unsigned failures; /* attempts to connect */
+    bool told_waiting;
     uint64_t request;  /* the answer that is waited for */
     bool answered;
     int answer_error;
@@ -101,6 +102,11 @@ int cli_wait_quietly(struct cli *cli, int64_t request, int *error);
 int cli_sync(struct cli *cli, bool *offline);
 /* Has connecting failed often and long enough to say so? since_ms: when it began. */
 bool cli_is_hopeless(const struct cli *cli, uint64_t since_ms);
+/* Has every server shown a certificate that is not trusted? Waiting makes that no better. */
+bool cli_is_untrusted(const struct cli *cli);
+/* Tells a person, once, why nothing happens yet, and that what ("message") is safe in the outbox.
+ * For a loop that steps until end_ms. */
+void cli_tell_waiting(struct cli *cli, const char *what, uint64_t since_ms, uint64_t end_ms);
 
 /* ---- password.c ---- */
 /* From file, or a prompt without echo (twice if repeat), or a line of stdin. Gives a string of its

@@ -123,9 +123,14 @@ static bool
 wait_over(struct cli *cli, struct moving *m)
 {
     uint64_t patience_ms = (cli->timeout_s ? cli->timeout_s : STALL_S) * 1000;
-    m->moved_ms = cli_now_ms();
+    uint64_t start_ms = cli_now_ms();
+    m->moved_ms = start_ms;
     while (!m->is_over && cli_now_ms() - m->moved_ms < patience_ms) {
         bool is_refused = m->message && cli->state == CQ_CLIENT_IDLE && cli->state_error;
+        is_refused = is_refused || cli_is_untrusted(cli);
+        if (m->message) {
+            cli_tell_waiting(cli, "file", start_ms, m->moved_ms + patience_ms);
+        }
         if (is_refused || !cli_step(cli, cli_now_ms() + BAR_MS)) {
             break;
         }

@@ -17,6 +17,7 @@
 enum {
     SEND_TIMEOUT_S = 30,
     CLONED_WAIT_MS = 2000, /* a message that was on its way may have its answer yet */
+    LOOK_MS = 250,
     PREVIEW_COLUMNS = 48,
     HISTORY_DEFAULT = 20,
     SEARCH_DEFAULT = 100,
@@ -260,7 +261,8 @@ wait_sent(struct cli *cli, const char *peer, struct sending *s)
     if (rc) {
         return cli_error(cli, rc, peer);
     }
-    uint64_t end = cli_now_ms() + (cli->timeout_s ? cli->timeout_s : SEND_TIMEOUT_S) * 1000;
+    uint64_t start = cli_now_ms();
+    uint64_t end = start + (cli->timeout_s ? cli->timeout_s : SEND_TIMEOUT_S) * 1000;
     bool was_cloned = false;
     while (!s->sent && !s->error && cli_now_ms() < end) {
         if (s->cloned && !was_cloned) {
@@ -268,8 +270,10 @@ wait_sent(struct cli *cli, const char *peer, struct sending *s)
             end = soon < end ? soon : end;
             was_cloned = true;
         }
-        bool is_over = cli->state == CQ_CLIENT_IDLE && cli->state_error;
-        if (is_over || !cli_step(cli, end)) {
+        bool is_over = (cli->state == CQ_CLIENT_IDLE && cli->state_error) || cli_is_untrusted(cli);
+        uint64_t soon = cli_now_ms() + LOOK_MS;
+        cli_tell_waiting(cli, "message", start, end);
+        if (is_over || !cli_step(cli, soon < end ? soon : end)) {
             break;
         }
     }
@@ -286,7 +290,7 @@ wait_sent(struct cli *cli, const char *peer, struct sending *s)
         return cli_error(cli, -CQ_CLIENT_E_CLONED, peer);
     }
     return cli_fail(
-        cli, CLI_UNREACHABLE, "OFFLINE",
+        cli, CLI_UNREACHABLE, cli_is_untrusted(cli) ? "UNTRUSTED" : "OFFLINE",
         "not sent yet (%s): the message stays in the outbox and goes out when any command connects",
         cli->state_text[0] ? cli->state_text : "no answer");
 }

@@ -250,6 +250,17 @@ def test_bad_servers(homes):
         assert p.returncode == USAGE, (servers, p)
 
 
+def test_the_path_of_a_server(system):
+    """/ws is understood; another one is said to be wrong."""
+    bare = system.url(1).removesuffix("/ws")
+    assert bare + "/ws" == system.url(1)
+    Home(bare).signup()
+    for path in ("/", "/wss", "/ws/"):
+        h = Home(bare + path)
+        r = h.run("--timeout", 1, "signup", h.name, "--password-file", h.password_file)
+        assert r.code == UNREACHABLE and "path" in r.row["message"] and "/ws" in r.row["message"], r
+
+
 def test_wrong_password_and_names(system):
     h = Home(system.urls())
     r = h.run("login", h.name, "--password-file", h.password_file)

@@ -138,6 +138,26 @@ def test_send_waits_for_the_store(system, homes):
     assert texts(b, a.name) == ["patience"]
 
 
+def test_a_person_who_waits_is_told(homes):
+    """On a terminal: what is amiss, and that the message is safe; once."""
+    a, b = homes
+    ours, theirs = os.openpty()
+    command = offline(a).command("--timeout", "4", "send", b.name, "patience", json_lines=False)
+    p = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=theirs)
+    os.close(theirs)
+    said = b""
+    try:
+        while piece := os.read(ours, 4096):
+            said += piece
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert p.wait(LONG) == UNREACHABLE
+    lines = said.decode().splitlines()
+    assert len(lines) == 2 and all("cannot connect" in line and "outbox" in line for line in lines), lines
+    assert "no server yet" in lines[0] and "not sent yet" in lines[1]
+
+
 def test_unreachable(homes):
     a, b = homes
     start = time.monotonic()

@@ -59,7 +59,20 @@ def test_a_trusted_certificate(tls, host):
 
 def test_an_unknown_certificate(tls):
     r = signup(home(tls))
-    assert r.code == 3 and "certificate" in r.out + r.err, r
+    assert r.code == 3 and r.row["error"] == "UNTRUSTED" and "--ca-file" in r.row["message"], r
+
+
+def test_an_unknown_certificate_is_not_waited_for(tls):
+    """Not for ten minutes, not by a message and not by a file; both stay in the outbox."""
+    ann, bob = home(tls), home(tls)
+    for h in (ann, bob):
+        assert signup(h, "--ca-file", tls.cert).code == 0
+    ann.ok("add", "--ca-file", tls.cert, bob.name), bob.ok("accept", "--ca-file", tls.cert, ann.name)
+    ann.ok("chats", "--ca-file", tls.cert)
+    for command in (("send", "--timeout", 600, bob.name, "hi"), ("send-file", "--timeout", 600, bob.name, tls.cert)):
+        r = ann.run(*command, timeout=300)
+        assert r.code == 3 and "certificate" in r.row["message"] and "outbox" in r.row["message"], r
+    assert len(ann.ok("outbox").rows) == 2
 
 
 def test_a_certificate_for_another_name(tls):
@@ -79,6 +92,7 @@ def test_authorities_that_are_not_there(tls):
 
 
 def test_plain_text_to_a_tls_port_and_back(tls):
-    for url in (f"ws://localhost:{tls.services['tls.1'].port}/ws", f"wss://localhost:{tls.port}/ws"):
+    for url, hint in ((f"ws://localhost:{tls.services['tls.1'].port}/ws", "perhaps wss://"),
+                      (f"wss://localhost:{tls.port}/ws", "perhaps ws://")):  # fmt: skip
         r = signup(Home(url), "--ca-file", tls.cert)
-        assert r.code == 3, r
+        assert r.code == 3 and hint in r.row["message"], r

@@ -40,11 +40,13 @@ enum cq_client_error {
     CQ_CLIENT_E_STORE_KEY = 102,  /* the server shows another key than before: do not trust it */
     CQ_CLIENT_E_CLONED =
         103, /* this device is a copy of another one: log in again as a new device */
-    CQ_CLIENT_E_BAD_URL = 104, /* a server address is not ws://HOST[:PORT]/PATH or wss://… */
+    CQ_CLIENT_E_BAD_URL = 104, /* a server address is not ws://HOST[:PORT][/PATH] or wss://… */
     CQ_CLIENT_E_TEXT = 105,    /* a text must be 1 to 16,384 bytes of UTF-8 without NUL */
     CQ_CLIENT_E_OFFLINE = 106, /* no connection to a server */
     CQ_CLIENT_E_FILE = 107, /* the file cannot be read, is no regular file, or changed meanwhile */
     CQ_CLIENT_E_EXISTS = 108, /* there is a file of this name already */
+    CQ_CLIENT_E_UNTRUSTED =
+        109, /* the server's certificate is not trusted (ca_file), or is for another name */
 };
 
 /* Name ("NOT_FOUND") and sentence of an error of either kind, with either sign. Never NULL. */

@@ -28,7 +28,7 @@ test_urls(void **state)
     assert_int_equal(parse("wss://chat.example.org", &u), 0);
     assert_string_equal(u.host, "chat.example.org");
     assert_int_equal(u.port, 443);
-    assert_string_equal(u.path, "/");
+    assert_string_equal(u.path, "/ws");
     assert_true(u.is_tls);
     assert_int_equal(parse("ws://[::1]:9/a/b?c=d", &u), 0);
     assert_string_equal(u.host, "::1");
@@ -36,6 +36,7 @@ test_urls(void **state)
     assert_string_equal(u.path, "/a/b?c=d");
     assert_int_equal(parse("ws://[::1]/", &u), 0);
     assert_int_equal(u.port, 80);
+    assert_string_equal(u.path, "/");
     static const char *const bad[] = {"",           "ws:",        "ws://",        "http://a/",
                                       "ws:///ws",   "ws://a:/ws", "ws://a:0/",    "ws://a:65536/",
                                       "ws://a:8x/", "ws://[::1",  "ws://[::1]x/", "ws://u@h/",
