@@ -16,6 +16,18 @@ enum {
     PREFIX_MIN = 4
 };
 
+/* Before the password is asked for. */
+static int
+check_owner(struct cli *cli, const char *name)
+{
+    const char *owner = cq_client_user(cli->client);
+    if (!owner[0] || !strcmp(owner, name)) {
+        return CLI_OK;
+    }
+    return cli_fail(cli, CLI_USAGE, cq_client_error_name(CQ_CLIENT_E_OTHER_USER),
+                    "%s is the home of %s: choose another one with --home", cli->home, owner);
+}
+
 static int
 authenticate(struct cli *cli, struct cli_args *args, bool is_new)
 {
@@ -26,19 +38,17 @@ authenticate(struct cli *cli, struct cli_args *args, bool is_new)
         rc = cli_fail(cli, CLI_USAGE, "USAGE", "%s takes one NAME", cli->command);
     }
     rc = rc ? rc : cli_check_name(cli, args->argv[0]);
+    rc = rc ? rc : cli_open(cli, false);
+    rc = rc ? rc : check_owner(cli, args->argv[0]);
     char *password = rc ? NULL : cli_password(cli, file, is_new);
     if (!password) {
         return rc ? rc : CLI_USAGE;
     }
     cli->timeout_s = cli->timeout_s ? cli->timeout_s : LOGIN_TIMEOUT_S;
-    rc = cli_open(cli, false);
-    if (!rc) {
-        int64_t request = is_new ? cq_client_signup(cli->client, args->argv[0], password)
-                                 : cq_client_login(cli->client, args->argv[0], password);
-        cli_password_free(&password);
-        rc = cli_wait(cli, request, args->argv[0]);
-    }
+    int64_t request = is_new ? cq_client_signup(cli->client, args->argv[0], password)
+                             : cq_client_login(cli->client, args->argv[0], password);
     cli_password_free(&password);
+    rc = cli_wait(cli, request, args->argv[0]);
     if (rc) {
         return rc;
     }

@@ -102,7 +102,7 @@ draw(struct chat *c)
     char plain[256];
     bool is_typing = c->typing_until_ms > cli_now_ms();
     bool is_connected = c->cli->state >= CQ_CLIENT_ONLINE;
-    const char *status = !is_connected ? " (offline)" : is_typing ? " is typing…" : "";
+    const char *status = !is_connected ? " (no connection)" : is_typing ? " is typing…" : "";
     const char *dot = c->online ? "●" : "○";
     (void)snprintf(plain, sizeof plain, "%s %s%s › ", dot, c->peer, status);
     (void)snprintf(prompt, sizeof prompt, "%s%s%s %s%s%s%s%s › ",

@@ -417,11 +417,9 @@ cli_wait_quietly(struct cli *cli, int64_t request, int *error)
 }
 
 int
-cli_wait(struct cli *cli, int64_t request, const char *what)
+cli_wait_failed(struct cli *cli, int error, const char *what)
 {
-    int error;
-    int rc = cli_wait_quietly(cli, request, &error);
-    if (rc && interrupted) {
+    if (interrupted) {
         return cli_fail(cli, CLI_UNREACHABLE, "INTERRUPTED",
                         "interrupted: whether it happened is not known");
     }
@@ -429,7 +427,15 @@ cli_wait(struct cli *cli, int64_t request, const char *what)
         return cli_fail(cli, CLI_UNREACHABLE, cq_client_error_name(error),
                         "cannot reach a server (%s)", cli->state_text);
     }
-    return rc ? cli_error(cli, error, what) : CLI_OK;
+    return cli_error(cli, error, what);
+}
+
+int
+cli_wait(struct cli *cli, int64_t request, const char *what)
+{
+    int error;
+    int rc = cli_wait_quietly(cli, request, &error);
+    return rc ? cli_wait_failed(cli, error, what) : CLI_OK;
 }
 
 int

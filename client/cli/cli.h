@@ -41,7 +41,7 @@ struct cli {
     char state_text[512];
     unsigned failures; /* attempts to connect */
     bool told_waiting;
-    uint64_t request;  /* the answer that is waited for */
+    uint64_t request; /* the answer that is waited for */
     bool answered;
     int answer_error;
     char answer_text[512];
@@ -96,6 +96,8 @@ bool cli_interrupted(void);
 /* Waits for the answer to a request (negative: an error at once). CLI_OK, or an exit code; told
  * unless quiet. */
 int cli_wait(struct cli *cli, int64_t request, const char *what);
+/* Tells of the error with which cli_wait_quietly ended; its exit code. */
+int cli_wait_failed(struct cli *cli, int error, const char *what);
 int cli_wait_quietly(struct cli *cli, int64_t request, int *error);
 /* Connects and fetches everything. For commands that can do without: CLI_UNREACHABLE is a note,
  * `*offline` is set, and CLI_OK comes back. */

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MPL-2.0
  * send-file, get: with a bar on a terminal.
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/wire/err.h"
@@ -20,6 +22,7 @@ enum {
 
 struct moving {
     const char *name; /* of the file, for the bar */
+    uint64_t size;    /* of the file */
     uint64_t message, request;
     bool is_over; /* SENT, FAILED or ANSWER came */
     int error;
@@ -178,12 +181,17 @@ report_unsent(struct cli *cli, const struct moving *m)
     if (cli->state == CQ_CLIENT_IDLE && cli->state_error) {
         return cli_error(cli, cli->state_error, "the file stays in the outbox");
     }
+    const char *name = cli_interrupted()       ? "INTERRUPTED"
+                       : cli_is_untrusted(cli) ? "UNTRUSTED"
+                                               : "OFFLINE";
     if (!m->total) {
-        return cli_fail(cli, CLI_UNREACHABLE, cli_interrupted() ? "INTERRUPTED" : "OFFLINE",
-                        "not sent yet: the file stays in the outbox and goes out when any command "
-                        "connects");
+        return cli_fail(cli, CLI_UNREACHABLE, name,
+                        "not sent yet (%s): the file stays in the outbox and goes out when any "
+                        "command connects",
+                        cli->state < CQ_CLIENT_ONLINE && cli->state_text[0] ? cli->state_text
+                                                                            : "no answer");
     }
-    return cli_fail(cli, CLI_UNREACHABLE, cli_interrupted() ? "INTERRUPTED" : "OFFLINE",
+    return cli_fail(cli, CLI_UNREACHABLE, name,
                     "not sent yet, %s of %s have gone up: it goes on when any command "
                     "connects (chasqui listen)",
                     done, total);
@@ -194,6 +202,25 @@ base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
     return slash && slash[1] ? slash + 1 : path;
+}
+
+/* 0 and its size, or told why it cannot be sent. */
+static int
+check_file(struct cli *cli, const char *path, uint64_t *size)
+{
+    struct stat st;
+    if (stat(path, &st) || access(path, R_OK)) {
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): the library's thread never calls it */
+        return cli_fail(cli, CLI_LOCAL, "FILE", "%s: %s", path, strerror(errno));
+    }
+    if (!S_ISREG(st.st_mode)) {
+        return cli_fail(cli, CLI_LOCAL, "FILE",
+                        S_ISDIR(st.st_mode) ? "%s is a folder: pack it into a file first"
+                                            : "%s is no regular file",
+                        path);
+    }
+    *size = (uint64_t)st.st_size;
+    return CLI_OK;
 }
 
 static void
@@ -213,8 +240,22 @@ print_sent(struct cli *cli, const char *peer, const char *path, const struct mov
     (void)printf("%s✓ sent%s  to %s  seq %" PRIu64 "  %s  %s, %s\n", out_style(OUT_GREEN),
                  out_style(OUT_PLAIN), peer, m->seq,
                  out_clock(m->time_unix_ms, out_now_unix_ms(), when, sizeof when), name,
-                 cli_media_size(m->total, size, sizeof size));
+                 cli_media_size(m->size, size, sizeof size));
     free(name);
+}
+
+static int
+refused(struct cli *cli, const char *const peer_and_path[2], const struct moving *m)
+{
+    char size[32];
+    if (m->error != CQ_E_TOO_BIG) {
+        return cli_error(cli, m->error, peer_and_path[0]);
+    }
+    return cli_fail(
+        cli, CLI_REFUSED, cq_client_error_name(m->error),
+        "%s has %s, which is more than the server takes (chasqui outbox --clear forgets "
+        "it)",
+        peer_and_path[1], cli_media_size(m->size, size, sizeof size));
 }
 
 int
@@ -227,14 +268,13 @@ cli_send_file(struct cli *cli, struct cli_args *args)
         rc = cli_fail(cli, CLI_USAGE, "USAGE", "send-file takes a NAME and a FILE");
     }
     rc = rc ? rc : cli_check_name(cli, args->argv[0]);
-    if (!rc && access(args->argv[1], R_OK)) {
-        rc = cli_fail(cli, CLI_LOCAL, "FILE", "%s: cannot be read", args->argv[1]);
-    }
+    struct moving m = {0};
+    rc = rc ? rc : check_file(cli, args->argv[1], &m.size);
     rc = rc ? rc : cli_open(cli, false);
     if (rc) {
         return rc;
     }
-    struct moving m = {.name = base_name(args->argv[1])};
+    m.name = base_name(args->argv[1]);
     const char *const peer_and_path[] = {args->argv[0], args->argv[1]};
     cli->on_event = on_moving;
     cli->ctx = &m;
@@ -246,7 +286,7 @@ cli_send_file(struct cli *cli, struct cli_args *args)
     if (!rc && !wait_over(cli, &m)) {
         rc = report_unsent(cli, &m);
     } else if (!rc && m.error) {
-        rc = cli_error(cli, m.error, args->argv[0]);
+        rc = refused(cli, peer_and_path, &m);
     } else if (!rc) {
         print_sent(cli, args->argv[0], args->argv[1], &m);
     }
@@ -347,6 +387,21 @@ parse_seq(struct cli *cli, const char *text, uint64_t *seq)
                           "SEQ is the number that history shows, not \"%s\"", text);
 }
 
+/* Before anything is fetched. */
+static int
+check_folder(struct cli *cli, const char *path)
+{
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    char folder[4096];
+    int n = snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path + 1) : 1,
+                     slash ? path : ".");
+    if (n < 0 || (size_t)n >= sizeof folder || access(folder, W_OK | X_OK)) {
+        /* NOLINTNEXTLINE(concurrency-mt-unsafe): the library's thread never calls it */
+        return cli_fail(cli, CLI_LOCAL, "IO", "cannot write into %s: %s", folder, strerror(errno));
+    }
+    return CLI_OK;
+}
+
 int
 cli_get(struct cli *cli, struct cli_args *args)
 {
@@ -365,6 +420,7 @@ cli_get(struct cli *cli, struct cli_args *args)
     }
     rc = rc ? rc : cli_check_name(cli, args->argv[0]);
     rc = rc ? rc : parse_seq(cli, args->argv[1], &seq);
+    rc = rc ? rc : check_folder(cli, path);
     rc = rc ? rc : cli_open(cli, false);
     rc = rc ? rc : find_message(cli, args->argv[0], seq, &wanted);
     if (rc) {

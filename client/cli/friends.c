@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "common/rt/check.h"
+#include "common/wire/err.h"
 
 #include "client/cli/cli.h"
 
@@ -96,6 +97,9 @@ act(struct cli *cli, struct cli_args *args, enum cq_client_action action)
     }
     rc = rc ? rc : cli_check_name(cli, args->argv[0]);
     rc = rc ? rc : cli_open(cli, false);
+    if (!rc && !strcmp(args->argv[0], cq_client_user(cli->client))) {
+        rc = cli_fail(cli, CLI_USAGE, "USAGE", "%s is you", args->argv[0]);
+    }
     if (rc) {
         return rc;
     }
@@ -103,7 +107,12 @@ act(struct cli *cli, struct cli_args *args, enum cq_client_action action)
     cli->ctx = &r;
     char what[96];
     (void)snprintf(what, sizeof what, "%s %s", cli->command, args->argv[0]);
-    rc = cli_wait(cli, cq_client_friend(cli->client, action, args->argv[0]), what);
+    int error;
+    rc = cli_wait_quietly(cli, cq_client_friend(cli->client, action, args->argv[0]), &error);
+    if (error == CQ_E_NOT_FOUND) {
+        return cli_fail(cli, CLI_REFUSED, "NOT_FOUND", "there is nobody called %s", args->argv[0]);
+    }
+    rc = rc ? cli_wait_failed(cli, error, what) : CLI_OK;
     if (!rc && r.is_set && (unsigned)r.relation <= CQ_CLIENT_REMOVED) {
         print_result(cli, action, &r);
     }

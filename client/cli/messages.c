@@ -126,7 +126,14 @@ print_chat(void *ctx, const cq_client_chat_t *chat)
                                                                 : "✓  ";
     cq_buf_append(&preview, mark, strlen(mark));
     const char *shown = chat->last_unreadable ? "(unsupported message)" : text;
-    cq_buf_append(&preview, shown, strlen(shown) + 1);
+    cq_buf_append(&preview, shown, strlen(shown));
+    if (chat->waiting) {
+        char waiting[48];
+        int n = snprintf(waiting, sizeof waiting, "%s… %" PRIu64 " not sent yet",
+                         shown[0] ? "  " : "", chat->waiting);
+        cq_buf_append(&preview, waiting, (size_t)n);
+    }
+    cq_buf_append(&preview, "", 1);
     const char *state = !chat->open && !last_seen[0] ? "closed" : last_seen;
     const char *const cells[] = {chat->peer, unread, when, (const char *)preview.data, state};
     const enum out_style styles[] = {OUT_BOLD, OUT_YELLOW, OUT_DIM,
@@ -337,6 +344,7 @@ struct printing {
     struct cli *cli;
     bool with_chat; /* search: several chats */
     size_t from_width;
+    const char *peer; /* of a history */
     const char *word;
 };
 
@@ -382,6 +390,26 @@ print_message(void *ctx, const cq_client_message_t *m)
     free(text);
 }
 
+/* What is not on the server yet, behind what is. For people: scripts have outbox. */
+static void
+print_unsent(void *ctx, const cq_client_waiting_t *w)
+{
+    const struct printing *p = ctx;
+    if (strcmp(w->peer, p->peer) != 0) {
+        return;
+    }
+    char when[64];
+    char *text = cli_media_line(w->text, w->text_size, w->media, NULL, 0, 0);
+    (void)printf("%s        %15s%s  %s%*s%s  %s%s%s %s%s%s\n", out_style(OUT_DIM),
+                 out_clock(w->time_unix_ms, out_now_unix_ms(), when, sizeof when),
+                 out_style(OUT_PLAIN), out_style(OUT_DIM), (int)p->from_width,
+                 cq_client_user(p->cli->client), out_style(OUT_PLAIN),
+                 w->error ? out_style(OUT_RED) : "", w->error ? "✗ " : "… ", out_style(OUT_PLAIN),
+                 text, w->error ? "  refused: " : "",
+                 w->error ? cq_client_error_text(w->error) : "");
+    free(text);
+}
+
 static size_t
 widest(const char *a, const char *b)
 {
@@ -413,10 +441,15 @@ cli_history(struct cli *cli, struct cli_args *args)
         return rc;
     }
     const char *name = args->argv[0];
-    struct printing p = {.cli = cli, .from_width = widest(name, cq_client_user(cli->client))};
+    struct printing p = {
+        .cli = cli, .from_width = widest(name, cq_client_user(cli->client)), .peer = name};
     int count = cq_client_history(cli->client, name, before, (uint32_t)last, print_message, &p);
     if (count == -CQ_E_NOT_FOUND) {
         return cli_fail(cli, CLI_REFUSED, "NOT_FOUND", "you have no chat with %s", name);
+    }
+    if (count >= 0 && !before && !cli->json) {
+        int unsent = cq_client_outbox(cli->client, print_unsent, &p);
+        count = unsent < 0 ? unsent : count;
     }
     if (count >= 0 && read && !before) {
         count = cq_client_read(cli->client, name, 0);
@@ -509,6 +542,10 @@ cli_outbox(struct cli *cli, struct cli_args *args)
                       : cq_client_outbox(cli->client, print_waiting, cli);
     if (!clear && !count && !cli->json) {
         puts("Everything is sent.");
+    } else if (clear && !count && !cli->json) {
+        puts("Nothing was refused.");
+    } else if (clear && count > 0 && !cli->json) {
+        (void)printf("Forgot %d refused %s.\n", count, count == 1 ? "message" : "messages");
     }
     return count < 0 ? cli_error(cli, count, "outbox") : CLI_OK;
 }

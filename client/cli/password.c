@@ -110,13 +110,29 @@ from_terminal(struct cli *cli, bool repeat, char line[LINE_SIZE])
     return n;
 }
 
+static int
+read_password(struct cli *cli, const char *file, bool repeat, char line[LINE_SIZE])
+{
+    /* The home is open, and with it signals come only while events are waited for: no ^C would end
+     * a read. */
+    sigset_t ends;
+    sigset_t before;
+    sigemptyset(&ends);
+    sigaddset(&ends, SIGINT);
+    sigaddset(&ends, SIGTERM);
+    (void)pthread_sigmask(SIG_UNBLOCK, &ends, &before);
+    int n = file                   ? from_file(cli, file, line)
+            : isatty(STDIN_FILENO) ? from_terminal(cli, repeat, line)
+                                   : read_line(STDIN_FILENO, line);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return n;
+}
+
 char *
 cli_password(struct cli *cli, const char *file, bool repeat)
 {
     char *line = cq_alloc(LINE_SIZE);
-    int n = file                   ? from_file(cli, file, line)
-            : isatty(STDIN_FILENO) ? from_terminal(cli, repeat, line)
-                                   : read_line(STDIN_FILENO, line);
+    int n = read_password(cli, file, repeat, line);
     if (n == -1) {
         cli_fail(cli, CLI_USAGE, "USAGE", "cannot read a password of at most %d bytes from %s",
                  CQ_PASSWORD_MAX, file ? file : "the terminal");

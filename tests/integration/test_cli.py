@@ -2,12 +2,14 @@
 """The terminal client between two homes, as a person types it; and every way to type it wrong."""
 
 import secrets
+import signal
 import stat
 import subprocess
 
 import pytest
 from chasqui import Device
 from cli import Home
+from system import eventually
 
 OK, REFUSED, USAGE, UNREACHABLE, NOT_LOGGED_IN, LOCAL = range(6)
 
@@ -146,8 +148,6 @@ def test_listen_marks_delivered_but_not_read(system):
     lb = b.start("listen")
     a.ok("send", b.name, "only delivered")
     lb.wait_for(lambda r: r["type"] == "message")
-    from system import eventually
-
     eventually(lambda: a.ok("history", b.name).rows[-1]["delivered"])
     assert not a.ok("history", b.name).rows[-1]["read"]
     lb.stop()
@@ -214,10 +214,43 @@ def test_errors_as_json(homes):
     assert r.code == USAGE and r.row["error"] == "BAD_NAME"
 
 
+def test_oneself(homes):
+    a, _ = homes
+    for command in ("add", "block", "remove"):
+        r = a.run(command, a.name)
+        assert r.code == USAGE and r.row["message"].endswith("is you"), r
+
+
+def test_the_password_is_asked_for_last(system, homes):
+    """Whatever else is wrong is said first; and ^C, or an end, ends the asking."""
+    a, b = homes
+    r = a.run("login", b.name)
+    assert r.code == USAGE and r.row["error"] == "OTHER_USER" and a.name in r.row["message"], r
+    for end in (signal.SIGINT, signal.SIGTERM):
+        h = Home(system.urls())
+        p = subprocess.Popen(h.command("login", h.name), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        eventually(lambda: (h.dir / "home").exists(), what="an open home")  # noqa: B023
+        eventually(lambda: end_and_wait(p, end), what=f"an end by {end}")  # noqa: B023
+        assert p.returncode == USAGE and b"password" in p.stdout.read()
+        p.stdin.close(), p.stdout.close()
+
+
+def end_and_wait(process, number):
+    process.send_signal(number)
+    try:
+        process.wait(0.2)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
 def test_errors_for_people(homes):
     a, _ = homes
     r = a.run("send", "nobody-of-this-name", "hi", json_lines=False)
     assert r.code == REFUSED and r.out == "" and "nobody-of-this-name" in r.err
+    r = a.run("add", "nobody-of-this-name", json_lines=False)
+    assert r.code == REFUSED and "nobody called nobody-of-this-name" in r.err
+    assert "try: chasqui --help)" in a.run("--no-such", json_lines=False).err
 
 
 @pytest.mark.parametrize("arguments", [

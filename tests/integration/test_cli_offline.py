@@ -69,6 +69,18 @@ def test_outbox_is_listed(homes):
     assert a.ok("outbox").rows == []
 
 
+def test_history_and_chats_show_what_waits(homes):
+    a, b = homes
+    assert offline(a).run("--timeout", "1", "send", b.name, "waiting").code == UNREACHABLE
+    r = offline(a).run("history", b.name, json_lines=False)
+    assert "…" in r.out.splitlines()[-1] and "waiting" in r.out.splitlines()[-1], r
+    assert "1 not sent yet" in offline(a).run("chats", json_lines=False).out
+    a.ok("send", b.name, "next")
+    assert "…" not in a.ok("history", b.name, json_lines=False).out
+    assert "not sent" not in a.ok("chats", json_lines=False).out
+    assert "Nothing" in a.ok("outbox", "--clear", json_lines=False).out
+
+
 def test_killed_at_any_moment_of_sending(homes):
     """kill -9 at growing delays: whatever was typed and accepted into the outbox comes once, nothing comes twice."""
     a, b = homes

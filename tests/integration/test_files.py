@@ -249,18 +249,21 @@ def test_offline_then_sent_once(system, homes, tmp_path):
 def test_refused_for_good(system, homes, tmp_path):
     a, b = homes
     assert a.run("send-file", "nobody99", file_of(tmp_path, 10)).code == 1
-    assert a.run("send-file", b.name, tmp_path / "none").row["error"] == "FILE"
-    assert a.run("send-file", b.name, tmp_path).row["error"] == "FILE"
+    for path, why in ((tmp_path / "none", "No such file"), (tmp_path, "a folder"), ("/dev/null", "no regular file")):
+        r = a.run("send-file", b.name, path)
+        assert (r.code, r.row["error"]) == (5, "FILE") and why in r.row["message"], r
     assert a.run("send-file", b.name, file_of(tmp_path, 10), "--caption", "x" * 4097).row["error"] == "TEXT"
     a.ok("send", b.name, "a text")
     assert b.run("get", a.name, 1).row["error"] == "NOT_FOUND"
     assert b.run("get", a.name, 7).row["error"] == "NOT_FOUND"
     assert b.run("get", a.name, "x").code == 2
+    r = b.run("get", a.name, 1, "--out", tmp_path / "no-folder/x")
+    assert r.code == 5 and "no-folder" in r.row["message"]
     big = tmp_path / "big.bin"
     with open(big, "wb") as f:
         f.truncate(101 * 1024 * 1024)
     r = a.run("send-file", b.name, big)
-    assert (r.code, r.row["error"]) == (1, "TOO_BIG")
+    assert (r.code, r.row["error"]) == (1, "TOO_BIG") and str(big) in r.row["message"]
     assert a.ok("outbox").row["error"] == "TOO_BIG"
     assert list((a.dir / "home/outgoing").iterdir()) == []
     a.ok("outbox", "--clear")
