@@ -63,7 +63,8 @@ install_packages() {
     fi
     local rc=0 said
     said=$(apt_get install -y --no-install-recommends "$@" 2>&1) || rc=$?
-    ((rc == 0)) || printf '%s\n' "$said" >&2
+    # Without a network it complains of every package: the last lines say as much.
+    ((rc == 0)) || tail -n 5 <<<"$said" >&2
     if [[ $fresh_redis == yes ]]; then
         as_root systemctl unmask --runtime --quiet redis-server.service || true
         as_root systemctl disable --quiet redis-server.service 2>/dev/null || true
@@ -73,7 +74,7 @@ install_packages() {
 
 main() {
     local -a wanted=("${RUN_PACKAGES[@]}") missing=()
-    local list=no package
+    local list=no package said failed=
     while (($#)); do
         case $1 in
             --test)
@@ -108,8 +109,12 @@ main() {
         die "missing packages, and neither root nor sudo to install them; as root run: apt-get install ${missing[*]}"
     fi
     say "installing ${missing[*]}"
-    apt_get update || die "'apt-get update' failed: is the network there, and may you use sudo?"
-    install_packages "${missing[@]}" || die "apt-get could not install: ${missing[*]}"
+    # Without a network the packages may be there all the same, in apt's cache or on a medium.
+    said=$(apt_get -o APT::Update::Error-Mode=any update 2>&1) || failed="; nor could apt-get update: is the network there, and may you use sudo?"
+    if ! install_packages "${missing[@]}"; then
+        [[ -z $failed ]] || tail -n 2 <<<"$said" >&2
+        die "apt-get could not install ${missing[*]}$failed"
+    fi
 }
 
 main "$@"

@@ -26,6 +26,7 @@ TLS=no
 BUILD=yes
 MODE=foreground
 BACKUP=     # folder of --backup or --restore
+UMASK=$(umask) # as it was; what belongs to the data folder is made for its owner alone
 MASTER_KEY= # file of --master-key
 
 usage() {
@@ -53,8 +54,7 @@ END
 }
 
 bad_usage() {
-    printf 'run: %s\n' "$1" >&2
-    usage >&2
+    printf "run: %s (usage: deploy/run.sh --help)\n" "$1" >&2
     exit 2
 }
 
@@ -126,10 +126,13 @@ parse_options() {
     ((METRICS_PORT + EDGES - 1 <= 65535)) || bad_usage "metrics port $METRICS_PORT leaves no room for $EDGES edges"
 }
 
-build() {
-    local log=$REPO/build/release.log
+# In a shell of its own: what it makes may be read by whom the caller's umask lets.
+build() (
+    umask "$UMASK"
+    local log=$REPO/build/release.log reason
     "$REPO/deploy/deps.sh" || die "the packages above are missing"
-    mkdir -p "$REPO/build" 2>/dev/null || die "cannot write to $REPO/build"
+    reason=$(mkdir -p "$REPO/build" 2>&1 && { : >"$log"; } 2>&1) ||
+        die "cannot build in $REPO/build (${reason##*: }); where it is built already, --no-build starts it"
     say "building (log: build/release.log)"
     local -a options=()
     [[ -f $REPO/build/release/CMakeCache.txt ]] || options=(-DBUILD_TESTING=OFF)
@@ -137,7 +140,7 @@ build() {
         tail -n 30 "$log" >&2
         die "the build failed: see $log"
     fi
-}
+)
 
 check_programs() {
     local program
@@ -194,6 +197,7 @@ main() {
             ;;
         restore)
             prepare_folders
+            check_restore "$BACKUP"
             [[ $BUILD == no ]] || build
             check_programs
             restore_all "$BACKUP"
@@ -201,6 +205,7 @@ main() {
         rolling)
             [[ -d $DATA ]] || die "nothing runs here: there is no folder $DATA"
             name_folders
+            check_rolling
             [[ $BUILD == no ]] || build
             rolling_all
             ;;

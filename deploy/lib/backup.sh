@@ -26,11 +26,16 @@ place_master_key() {
     install -m 600 -- "$MASTER_KEY" "$key" || die "cannot write $key"
 }
 
-# restore_all FOLDER: into this data folder, which has no database yet.
-restore_all() {
+# check_restore FOLDER: what can be known before a build of minutes.
+check_restore() {
     ! is_locked || die "a system runs on $DATA: stop it with --stop, or restore into another folder"
     [[ -d $1 ]] || die "there is no folder $1"
     place_master_key
+}
+
+# restore_all FOLDER: into this data folder, which has no database yet.
+restore_all() {
+    check_restore "$1"
     local log=$LOG/restore.log begin
     touch -- "$log"
     begin=$(($(stat -c %s -- "$log") + 1)) # of what this one says: the log is kept

@@ -45,7 +45,9 @@ pause() {
 }
 
 name_folders() {
-    DATA=$(cd -- "$DATA" && pwd -P) || die "cannot enter $DATA"
+    local real
+    real=$(cd -- "$DATA" 2>/dev/null && pwd -P) || die "cannot enter $DATA: does it belong to somebody else?"
+    DATA=$real
     RUN=$DATA/run
     TLS_DIR=$DATA/tls
     LOG=$DATA/log
@@ -56,15 +58,15 @@ name_folders() {
 }
 
 prepare_folders() {
-    local folder free_blocks block_size free_mib
+    local folder free_blocks block_size free_mib reason
     umask 077
-    mkdir -p -- "$DATA" 2>/dev/null || die "cannot create the data folder $DATA"
+    reason=$(mkdir -p -- "$DATA" 2>&1) || die "cannot create the data folder $DATA: ${reason##*: }"
     name_folders
     read -r free_blocks block_size < <(stat -f -c '%a %S' -- "$DATA")
     free_mib=$((free_blocks * block_size / 1048576))
     ((free_mib >= 64)) || die "only $free_mib MiB are free on the disk of $DATA: at least 64 are needed"
     for folder in run store keys redis log; do
-        mkdir -p -- "$DATA/$folder" 2>/dev/null || die "cannot create $DATA/$folder"
+        reason=$(mkdir -p -- "$DATA/$folder" 2>&1) || die "cannot create $DATA/$folder: ${reason##*: }"
     done
     [[ -O $RUN && ! -L $RUN ]] || die "$RUN must be a folder of its own that belongs to you"
     chmod 700 -- "$RUN" "$DATA/keys"

@@ -122,12 +122,17 @@ watch_rolling() {
     fi
 }
 
-# --restart-rolling: asks for it and prints what happens. 0 when all edges are new.
-rolling_all() {
-    local shown=0 line deadline
+# Before a build of minutes: is there anything to restart?
+check_rolling() {
     if [[ ! -e $RUN/lock ]] || ! is_locked || [[ ! -f $RUN/ready ]]; then
         die "nothing runs on $DATA"
     fi
+}
+
+# --restart-rolling: asks for it and prints what happens. 0 when all edges are new.
+rolling_all() {
+    local shown=0 line deadline
+    check_rolling
     exec {ROLL_FD}>>"$RUN/rolling.lock"
     flock --nonblock "$ROLL_FD" || die "a rolling restart is under way already"
     rm -f -- "$RUN/rolling"

@@ -4,7 +4,7 @@
 
 LOG_MAX_BYTES=$((16 * 1024 * 1024))
 
-declare -A PID=() STARTED_CS=() BACKOFF_CS=() DUE_CS=()
+declare -A PID=() STARTED_CS=() BACKOFF_CS=() DUE_CS=() LOG_BEGIN=()
 SERVICES=() # in the order of starting
 
 list_services() {
@@ -72,6 +72,7 @@ start_service() {
     local -a COMMAND
     service_command "$name"
     rotate_log "$name"
+    LOG_BEGIN[$name]=$(($(stat -c %s -- "$LOG/$name.log" 2>/dev/null || printf 0) + 1))
     setpriv --pdeathsig TERM sh -c "$WITH_PARENT" "$name" "$$" "${COMMAND[@]}" </dev/null >>"$LOG/$name.log" 2>&1 {LOCK_FD}>&- {PAUSE_FD}>&- &
     PID[$name]=$!
     read_clock

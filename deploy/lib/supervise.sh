@@ -63,7 +63,7 @@ check_started() {
     for name in "${SERVICES[@]}"; do
         [[ -n ${PID[$name]:-} ]] || continue
         is_alive "${PID[$name]}" && continue
-        tail -n 5 -- "$LOG/$name.log" >&2 2>/dev/null || true
+        tail -c "+${LOG_BEGIN[$name]}" -- "$LOG/$name.log" 2>/dev/null | tail -n 5 >&2 || true
         fail_start "$name stopped while starting: see $LOG/$name.log"
     done
     ((!STOPPING)) || fail_start "stopped while starting"
