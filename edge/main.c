@@ -2,6 +2,7 @@
  * chasqui-edge: arguments, configuration, start, run, stop.
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "common/rt/log.h"
@@ -34,14 +35,12 @@ main(int argc, char **argv)
     struct edge_config cfg;
     memset(&cfg, 0, sizeof cfg);
     int rc = cq_config_load(edge_config_items, edge_config_count, "chasqui-edge", argc, argv, &cfg);
-    if (!rc) {
-        rc = edge_config_check(&cfg);
-    }
+    rc = rc ? rc : edge_config_check(&cfg);
+    int status = rc < 0 ? 2 : EXIT_SUCCESS;
     if (!rc) {
         cq_log_init(cfg.name, (enum cq_log_level)cq_log_level_by_name(cfg.log_level));
-        rc = run(&cfg);
-        rc = rc ? -1 : 0;
+        status = run(&cfg);
     }
     cq_config_free(edge_config_items, edge_config_count, &cfg);
-    return rc < 0 ? 1 : 0;
+    return status;
 }

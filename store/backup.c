@@ -359,13 +359,14 @@ say_result(struct backup *b)
     char blobs[128] = "WITHOUT BLOBS";
     uint64_t found = b->found + b->saved.lost;
     if (b->blobs) {
-        (void)snprintf(blobs, sizeof blobs, "%" PRIu64 " blobs of %s", b->saved.count,
-                       size_text(b->saved.bytes).s);
+        (void)snprintf(blobs, sizeof blobs, "%" PRIu64 " blob%s of %s", b->saved.count,
+                       b->saved.count == 1 ? "" : "s", size_text(b->saved.bytes).s);
     }
     uint64_t all = STAGES * part_of(b)->bytes + b->saved.bytes;
     store_job_progress(b->job, all, all);
-    store_job_say(b->job, "%s: %s, %" PRIu64 " records, %s, verified, %" PRIu64 " findings%s",
+    store_job_say(b->job, "%s: %s, %" PRIu64 " records, %s, verified, %" PRIu64 " finding%s%s",
                   b->path, size_text(part_of(b)->bytes).s, b->manifest.head, blobs, found,
+                  found == 1 ? "" : "s",
                   b->found ? ": the database itself is damaged (docs/operating.md, fsck)"
                   : found  ? ": blobs are missing or damaged (docs/operating.md, blobs)"
                            : "");

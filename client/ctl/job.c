@@ -166,6 +166,13 @@ show_progress(struct job *j)
     bool is_bytes = strcmp(j->unit, "bytes") == 0;
     uint64_t by = is_bytes ? MIB : 1;
     uint64_t percent = j->total ? j->done * 100 / j->total : 0;
+    if (!j->total) { /* it does not know yet */
+        (void)fprintf(stderr, "\r\033[K%s …", safe[0] ? safe : j->kind);
+        (void)fflush(stderr);
+        j->has_line = true;
+        free(safe);
+        return;
+    }
     (void)fprintf(stderr, "\r\033[K%s  %" PRIu64 " of %" PRIu64 " %s (%" PRIu64 " %%)",
                   safe[0] ? safe : j->kind, j->done / by, j->total / by, is_bytes ? "MiB" : j->unit,
                   percent);
@@ -289,7 +296,11 @@ ctl_job(struct ctl *ctl, struct ctl_args *args)
         return rc;
     }
     int err = ask_state(&j);
-    if (!err && wants_cancel && j.state == CQ_JOB_RUNNING) {
+    if (!err && wants_cancel && j.state != CQ_JOB_RUNNING) {
+        return ctl_fail(ctl, CTL_FAILED, "NOT_FOUND", "no job is running (the latest: %s, %s)",
+                        j.kind, state_name(&j));
+    }
+    if (!err && wants_cancel) {
         err = cancel(&j);
         follows = true;
     }

@@ -110,7 +110,14 @@ print_step(const struct printing *p, const struct step *s)
         (void)snprintf(after, sizeof after, "+ %s",
                        out_after(p->life.time_unix_ms, s->time_unix_ms, elapsed, sizeof elapsed));
     } else if (!s->user) {
-        (void)snprintf(when, sizeof when, "yes, not logged when");
+        (void)snprintf(when, sizeof when, "yes");
+    }
+    if (!s->user) {
+        (void)snprintf(where, sizeof where, "the store's disk%s",
+                       s->time_unix_ms ? "" : "; when is not in its log");
+    }
+    if (s->user == &p->life.user) {
+        after[0] = '\0'; /* accepted: where the others are counted from */
     }
     if (s->device) {
         char *label = out_safe((const char *)s->label.p, s->label.n, 32);
@@ -219,8 +226,13 @@ ctl_ledger(struct ctl *ctl, struct ctl_args *args)
         out_table_destroy(&p.table);
     }
     if (err == -CQ_E_NOT_FOUND) {
-        return ctl_fail(ctl, CTL_FAILED, "NOT_FOUND", "no such %s, or no message %" PRIu64 " in it",
-                        args->n == 2 ? "chat" : "users, no chat between them", in.seq);
+        return args->n == 2
+                   ? ctl_fail(ctl, CTL_FAILED, "NOT_FOUND",
+                              "no chat %s, or no message %" PRIu64 " in it", args->v[0], in.seq)
+                   : ctl_fail(ctl, CTL_FAILED, "NOT_FOUND",
+                              "no message %" PRIu64 " between %s and %s: is there such a user, and "
+                              "such a number (chasqui history)?",
+                              in.seq, args->v[0], args->v[1]);
     }
     if (err) {
         return ctl_refused(ctl, "store", err);

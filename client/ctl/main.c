@@ -49,7 +49,7 @@ static const struct verb verbs[] = {
 };
 
 enum {
-    HELP_COLUMN = 28,
+    HELP_COLUMN = 36,
     TIMEOUT_PRESET_S = 5,
     TIMEOUT_MAX_S = 3600,
     VERB_COUNT = sizeof verbs / sizeof verbs[0]

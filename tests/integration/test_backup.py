@@ -349,6 +349,8 @@ def test_job_verb(ctl, target):
     assert code == 0 and rows[-1]["path"] == str(target) and rows[-1]["state"] == "done"
     refused(ctl, target, "exists already")
     assert ctl.json("job")[0] == 1
+    code, rows = ctl.json("job", "--cancel")
+    assert code == 1 and rows[-1]["error"] == "NOT_FOUND" and "no job is running" in rows[-1]["message"]
     code, rows = ctl.json("backup", f"{target}2", "--detach")
     assert code == 0 and rows[-1]["state"] in ("running", "done")
     code, rows = ctl.json("job", "--follow")

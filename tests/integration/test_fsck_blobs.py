@@ -182,6 +182,8 @@ def test_a_backup_is_checked_and_stays_as_it_is(system, ctl, user):
     folder = pathlib.Path(tempfile.mkdtemp(prefix="cq-backup-"))
     try:
         assert ctl.json("backup", folder / "b")[0] == 0
+        r = offline(folder / "b", system.dir / "keys/master.key", "--blobs", folder / "b")
+        assert r.returncode == 2 and "blobs of its own" in r.stderr
         before = {p: hashlib.sha256(p.read_bytes()).digest() for p in (folder / "b").rglob("*") if p.is_file()}
         r = offline(folder / "b", system.dir / "keys/master.key")
         assert r.returncode == 0 and "files of blobs" in r.stdout, r.stdout + r.stderr

@@ -193,7 +193,7 @@ def test_help_and_version(program):
 @pytest.mark.parametrize("arguments", [["--no-such-key", "1"], ["stray"], ["--config", "/no/such/file"], ["--config"]])
 def test_bad_arguments(program, arguments):
     code, said = run(BIN / program, *arguments)
-    assert code > 0 and said.strip(), said
+    assert code == 2 and said.strip(), said
     assert "Sanitizer" not in said
     assert any(a.lstrip("-") in said for a in arguments)
 
@@ -205,7 +205,7 @@ def test_bad_config_files(program, content):
         f.write(content)
         f.flush()
         code, said = run(BIN / program, "--config", f.name, "--check-config")
-        assert code > 0 and said.strip()
+        assert code == 2 and said.strip()
         assert "Sanitizer" not in said
         if b"no-such-key" in content:
             assert "no-such-key" in said and "1" in said, "it names the key and the line"
