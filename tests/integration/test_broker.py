@@ -123,6 +123,33 @@ def test_unroutable_comes_back(join):
     assert item == [0, UNROUTABLE, "nobody", NOTE, 2, [[7, "x"]]]
 
 
+def test_the_script_of_the_page(broker, join, tmp_path):
+    """docs/bus.md's own example, as it stands there: it joins, asks, sees who comes and goes, and outlives the broker."""
+    page = (ROOT / "docs/bus.md").read_text()
+    script = tmp_path / "watch.py"
+    script.write_text(page.split("## A Python script that joins")[1].split("```python\n")[1].split("```")[0])
+    store = join("store.1")
+    process = subprocess.Popen([sys.executable, script, broker.path], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "there store.1 store\n"
+        src, _, item = store.wait_event(METRICS)
+        store.answer(src, item[0], 0, 'chasqui_edge_x 1\nchasqui_store_records_total{actor="store.1"} 12\n')
+        assert process.stdout.readline() == 'chasqui_store_records_total{actor="store.1"} 12\n'
+        join("edge.7").leave()
+        assert [process.stdout.readline() for _ in range(2)] == ["up edge.7 edge\n", "down edge.7 edge\n"]
+        began = time.monotonic()
+        while time.monotonic() - began < 3 * LEASE_MS / 1000:
+            store.poll()
+        assert src in store.peers, "it keeps its lease"
+        broker.stop(signal.SIGKILL)
+        broker.start()
+        store.wait(lambda: src in store.peers and store.is_registered, 10, "the script back")
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
 def test_full_queue_comes_back(join):
     edge, slow = join("edge.1"), join("store.1")
     body = "x" * 2000
