@@ -3,7 +3,10 @@
 
 import pytest
 from chasqui import OPS, Refused, befriend, chat_id
+from ctl import Ctl
+from system import eventually
 
+COUNT = 64
 SYSTEM = {"edge": ["--limit-send-per-s", "0"]}  # what is limited is tested elsewhere
 
 
@@ -114,6 +117,25 @@ def test_receipts_while_the_sender_was_offline(system, pair):
     cursors = {(k.user, k.device): k.up_to for k in c.cursors}
     assert cursors[(y.user, y.id)] == 2
     assert cursors[(y.user, None)] == 1
+
+
+def test_receipts_share_commits(system, pair):
+    """What queued up while the store was busy is one commit, or a few; not one each."""
+    x, y = pair
+    ctl = Ctl(system)
+    for i in range(COUNT):
+        x.send(y, str(i))
+    y.receive(x)
+    sent = ctl.metric("edge.2", "chasqui_bus_items_out_total")
+    commits = ctl.metric("store.1", "chasqui_store_commits_total")
+    system.store.freeze()
+    asked = [y.link.start("ACK", [[y.chat(x), i + 1, 0]]) for i in range(COUNT)]
+    eventually(lambda: ctl.metric("edge.2", "chasqui_bus_items_out_total") >= sent + COUNT, what="all on their way to the store")
+    system.store.thaw()
+    for rid in asked:
+        y.link.finish(rid)
+    assert ctl.metric("store.1", "chasqui_store_commits_total") - commits <= COUNT / 4
+    assert x.receipt(y, y.user, COUNT, device=y.id).up_to == COUNT
 
 
 def test_read_implies_delivered(pair):
