@@ -85,7 +85,7 @@ def test_loopback_unless_said_otherwise(tmp_path):
     edge = [BIN / "chasqui-edge", "--broker", f"ipc://{tmp_path}/b", "--listen-port", "0", "--metrics-port", free_ports(1)]
     for address in ("0.0.0.0", "::", "10.0.0.1"):
         r = subprocess.run([*map(str, edge), "--metrics-address", address], capture_output=True, text=True, timeout=60)
-        assert r.returncode == 1 and "metrics-anywhere" in r.stderr
+        assert r.returncode == 2 and "metrics-anywhere" in r.stderr
     for words in (["--metrics-address", "::1"], ["--metrics-address", "0.0.0.0", "--metrics-anywhere"]):
         p = subprocess.Popen([*map(str, edge), *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         try:
