@@ -2,10 +2,12 @@
 """The broker from outside: docs/bus.md with raw pyzmq against the real program."""
 import os
 import pathlib
+import queue
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import msgpack
@@ -130,24 +132,31 @@ def test_the_script_of_the_page(broker, join, tmp_path):
     script.write_text(page.split("## A Python script that joins")[1].split("```python\n")[1].split("```")[0])
     store = join("store.1")
     process = subprocess.Popen([sys.executable, script, broker.path], stdout=subprocess.PIPE, text=True)
+    lines = queue.SimpleQueue()
+    threading.Thread(target=lambda: [lines.put(line) for line in process.stdout], daemon=True).start()
+
+    def line():
+        """The next one; the store keeps its lease meanwhile."""
+        store.wait(lambda: not lines.empty(), 20, "line")
+        return lines.get()
+
     try:
-        assert process.stdout.readline() == "there store.1 store\n"
+        assert line() == "there store.1 store\n"
         src, _, item = store.wait_event(METRICS)
         store.answer(src, item[0], 0, 'chasqui_edge_x 1\nchasqui_store_records_total{actor="store.1"} 12\n')
-        assert process.stdout.readline() == 'chasqui_store_records_total{actor="store.1"} 12\n'
+        assert line() == 'chasqui_store_records_total{actor="store.1"} 12\n'
         join("edge.7").leave()
-        assert [process.stdout.readline() for _ in range(2)] == ["up edge.7 edge\n", "down edge.7 edge\n"]
+        assert [line() for _ in range(2)] == ["up edge.7 edge\n", "down edge.7 edge\n"]
         began = time.monotonic()
         while time.monotonic() - began < 3 * LEASE_MS / 1000:
             store.poll()
         assert src in store.peers, "it keeps its lease"
         broker.stop(signal.SIGKILL)
         broker.start()
-        store.wait(lambda: src in store.peers and store.is_registered, 10, "the script back")
+        store.wait(lambda: src in store.peers and store.is_registered, 20, "the script back")
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
 
 
 def test_full_queue_comes_back(join):
