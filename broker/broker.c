@@ -231,9 +231,9 @@ bind_router(broker_t *b, const char *endpoint)
                endpoint);
         return false;
     }
-    mode_t mask = umask(S_IXUSR | S_IRWXG | S_IRWXO); /* the socket file: 0600 */
-    int rc = zmq_bind(b->router, endpoint);
-    int err = errno;
+    mode_t mask = umask(S_IXUSR | S_IRWXG | S_IRWXO);     /* the socket file: 0600 */
+    int rc = is_ipc ? zmq_bind(b->router, endpoint) : -1; /* tcp would need CURVE and keepalive */
+    int err = is_ipc ? errno : EPROTONOSUPPORT;
     (void)umask(mask);
     if (rc != 0) {
         CQ_LOG(ERROR, "BROKER-BIND-FAIL", "endpoint=%s reason=\"%s\"", endpoint, zmq_strerror(err));

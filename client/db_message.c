@@ -161,9 +161,11 @@ has_lost(cq_db_t *db, const struct cq_id *chat)
  * earlier restore lost from its seq or a lower one on. A restore is lost's number, a message that
  * the server has is later than all of them. Sorts the whole chat, so it is for chats with lost
  * messages only. */
-#define HISTORY_ORDER                                                                   \
-    "(SELECT coalesce(max(r.number), 0) FROM (SELECT lost AS number, min(seq) AS since" \
-    " FROM messages WHERE chat = ?1 AND lost > 0 GROUP BY lost) r"                      \
+#define LOST_RUNS                                                                    \
+    "WITH r AS MATERIALIZED (SELECT lost AS number, min(seq) AS since FROM messages" \
+    " WHERE chat = ?1 AND lost > 0 GROUP BY lost) "
+#define HISTORY_ORDER                           \
+    "(SELECT coalesce(max(r.number), 0) FROM r" \
     " WHERE r.since <= seq AND (lost = 0 OR r.number < lost))"
 #define RANGE_COLUMNS "SELECT " MESSAGE_COLUMNS " FROM messages WHERE chat = ?1 AND seq >= ?2"
 
@@ -178,8 +180,9 @@ cq_db_message_range(cq_db_t *db,
         {RANGE_COLUMNS " AND seq <= ?3 AND lost = 0 ORDER BY seq LIMIT ?4",
          RANGE_COLUMNS " AND seq <= ?3 AND lost = 0 ORDER BY seq DESC LIMIT ?4"},
         /* with lost ones */
-        {RANGE_COLUMNS " AND seq <= ?3 ORDER BY " HISTORY_ORDER ", seq LIMIT ?4",
-         RANGE_COLUMNS " AND seq <= ?3 ORDER BY " HISTORY_ORDER " DESC, seq DESC LIMIT ?4"},
+        {LOST_RUNS RANGE_COLUMNS " AND seq <= ?3 ORDER BY " HISTORY_ORDER ", seq LIMIT ?4",
+         LOST_RUNS RANGE_COLUMNS " AND seq <= ?3 ORDER BY " HISTORY_ORDER
+                                 " DESC, seq DESC LIMIT ?4"},
     };
     uint64_t to = range->to > INT64_MAX ? INT64_MAX : range->to;
     int with_lost = range->with_lost ? has_lost(db, chat) : 0;

@@ -171,7 +171,8 @@ fetch(struct download *w)
     while (rc != 1) {
         rc = attempt(w);
         bool is_over = rc == -CQ_E_BAD_TOKEN || rc == -CQ_E_REVOKED || rc == -CQ_E_NO_SPACE ||
-                       rc == -CQ_CLIENT_E_NOT_LOGGED_IN || rc == -CQ_CLIENT_E_CLONED;
+                       rc == -CQ_CLIENT_E_NOT_LOGGED_IN || rc == -CQ_CLIENT_E_CLONED ||
+                       rc == -CQ_CLIENT_E_UNTRUSTED;
         if (cq_transfer_is_stopping(w->side->t)) {
             return -CQ_E_DEADLINE;
         }

@@ -342,7 +342,8 @@ outcome(cq_http_t *h, CURLcode code)
         return error_of(h, status);
     }
     if (code) {
-        return -CQ_CLIENT_E_OFFLINE;
+        return code == CURLE_PEER_FAILED_VERIFICATION ? -CQ_CLIENT_E_UNTRUSTED
+                                                      : -CQ_CLIENT_E_OFFLINE;
     }
     return status >= 200 && status < 300 ? 0 : -CQ_E_BAD_FRAME;
 }

@@ -120,8 +120,14 @@ writeable(cq_link_t *link, struct lws *wsi)
     return 0;
 }
 
-/* libwebsockets' own words ("closed before established") help nobody; they say only whether it had
- * come to TLS. */
+static bool
+begins(const char *said, const char *with)
+{
+    return said && strncmp(said, with, strlen(with)) == 0;
+}
+
+/* libwebsockets' own words ("closed before established") help nobody; they say only how far it had
+ * come: to TLS ("connect SSL err 1" is SSL_ERROR_SSL), to HTTP ("HS: …"), or not in time. */
 static const char *
 why_not(cq_link_t *link, const char *said)
 {
@@ -133,13 +139,16 @@ why_not(cq_link_t *link, const char *said)
                        link->status);
         return link->why;
     }
-    if (link->is_heard) {
+    if (link->is_heard || begins(said, "HS:")) {
         return "the server refused the connection";
     }
-    if (said && strstr(said, "SSL")) {
-        return "it does not speak TLS; perhaps ws://, not wss://";
+    if (begins(said, "connect SSL err 1")) {
+        return "no TLS could be agreed on; perhaps ws://, not wss://";
     }
-    return link->is_reached ? "it does not answer in HTTP; perhaps wss://, not ws://"
+    if (begins(said, "Timed out")) {
+        return "no answer";
+    }
+    return link->is_reached ? "no answer, or none in HTTP; perhaps wss://, not ws://"
                             : "cannot connect";
 }
 

@@ -90,13 +90,21 @@ bool
 cq_transfer_is_passing(int rc)
 {
     static const int passing[] = {
-        CQ_CLIENT_E_OFFLINE, CQ_CLIENT_E_NOT_LOGGED_IN,
-        CQ_CLIENT_E_CLONED,  CQ_E_UNAVAILABLE,
-        CQ_E_BUSY,           CQ_E_DEADLINE,
-        CQ_E_RATE_LIMITED,   CQ_E_BLOB_OFFSET,
-        CQ_E_NO_SPACE,       CQ_E_INTERNAL,
-        CQ_E_BAD_TOKEN,      CQ_E_REVOKED,
-        CQ_E_LOCKED,         CQ_E_BAD_STATE,
+        CQ_CLIENT_E_OFFLINE,
+        CQ_CLIENT_E_NOT_LOGGED_IN,
+        CQ_CLIENT_E_CLONED,
+        CQ_E_UNAVAILABLE,
+        CQ_E_BUSY,
+        CQ_E_DEADLINE,
+        CQ_E_RATE_LIMITED,
+        CQ_E_BLOB_OFFSET,
+        CQ_E_NO_SPACE,
+        CQ_E_INTERNAL,
+        CQ_E_BAD_TOKEN,
+        CQ_E_REVOKED,
+        CQ_E_LOCKED,
+        CQ_E_BAD_STATE,
+        CQ_CLIENT_E_UNTRUSTED,
     };
     for (size_t i = 0; i < sizeof passing / sizeof passing[0]; i++) {
         if (rc == -passing[i]) {

@@ -42,7 +42,7 @@ authenticate(struct cli *cli, struct cli_args *args, bool is_new)
     rc = rc ? rc : check_owner(cli, args->argv[0]);
     char *password = rc ? NULL : cli_password(cli, file, is_new);
     if (!password) {
-        return rc ? rc : CLI_USAGE;
+        return rc ? rc : cli_interrupted() ? CLI_UNREACHABLE : CLI_USAGE;
     }
     cli->timeout_s = cli->timeout_s ? cli->timeout_s : LOGIN_TIMEOUT_S;
     int64_t request = is_new ? cq_client_signup(cli->client, args->argv[0], password)

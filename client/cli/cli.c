@@ -281,9 +281,11 @@ take_state(struct cli *cli, const cq_client_event_t *e)
     (void)snprintf(cli->state_text, sizeof cli->state_text, "%s", e->text ? e->text : "");
     if (e->state == CQ_CLIENT_CONNECTING && e->error) {
         cli->failures++;
+        cli->untrusted = e->error == CQ_CLIENT_E_UNTRUSTED ? cli->untrusted + 1 : 0;
     }
     if (e->state >= CQ_CLIENT_ONLINE) {
         cli->failures = 0;
+        cli->untrusted = 0;
     }
 }
 
@@ -366,7 +368,7 @@ count_servers(const struct cli *cli)
 bool
 cli_is_untrusted(const struct cli *cli)
 {
-    return cli->state_error == CQ_CLIENT_E_UNTRUSTED && cli->failures >= count_servers(cli);
+    return cli->untrusted >= count_servers(cli);
 }
 
 bool

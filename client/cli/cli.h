@@ -39,7 +39,8 @@ struct cli {
     enum cq_client_state state;
     int state_error;
     char state_text[512];
-    unsigned failures; /* attempts to connect */
+    unsigned failures;  /* attempts to connect */
+    unsigned untrusted; /* of them: the latest, all because of a certificate */
     bool told_waiting;
     uint64_t request; /* the answer that is waited for */
     bool answered;
@@ -104,7 +105,8 @@ int cli_wait_quietly(struct cli *cli, int64_t request, int *error);
 int cli_sync(struct cli *cli, bool *offline);
 /* Has connecting failed often and long enough to say so? since_ms: when it began. */
 bool cli_is_hopeless(const struct cli *cli, uint64_t since_ms);
-/* Has every server shown a certificate that is not trusted? Waiting makes that no better. */
+/* Has every server, one after the other, shown a certificate that is not trusted? Waiting makes
+ * that no better. */
 bool cli_is_untrusted(const struct cli *cli);
 /* Tells a person, once, why nothing happens yet, and that what ("message") is safe in the outbox.
  * For a loop that steps until end_ms. */

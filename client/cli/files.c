@@ -131,7 +131,7 @@ wait_over(struct cli *cli, struct moving *m)
     while (!m->is_over && cli_now_ms() - m->moved_ms < patience_ms) {
         bool is_refused = m->message && cli->state == CQ_CLIENT_IDLE && cli->state_error;
         is_refused = is_refused || cli_is_untrusted(cli);
-        if (m->message) {
+        if (m->message && !m->total) { /* later the bar tells */
             cli_tell_waiting(cli, "file", start_ms, m->moved_ms + patience_ms);
         }
         if (is_refused || !cli_step(cli, cli_now_ms() + BAR_MS)) {
@@ -395,6 +395,7 @@ check_folder(struct cli *cli, const char *path)
     char folder[4096];
     int n = snprintf(folder, sizeof folder, "%.*s", slash ? (int)(slash - path + 1) : 1,
                      slash ? path : ".");
+    errno = ENAMETOOLONG;
     if (n < 0 || (size_t)n >= sizeof folder || access(folder, W_OK | X_OK)) {
         /* NOLINTNEXTLINE(concurrency-mt-unsafe): the library's thread never calls it */
         return cli_fail(cli, CLI_LOCAL, "IO", "cannot write into %s: %s", folder, strerror(errno));

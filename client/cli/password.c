@@ -40,12 +40,6 @@ read_line(int fd, char line[LINE_SIZE])
     return got == 1 || (got == 0 && n) ? (int)n : -1;
 }
 
-static void
-on_interrupt(int sig)
-{
-    (void)sig;
-}
-
 static int
 prompt(int tty, const char *question, char line[LINE_SIZE])
 {
@@ -57,15 +51,10 @@ prompt(int tty, const char *question, char line[LINE_SIZE])
     }
     quiet = before;
     quiet.c_lflag &= ~(tcflag_t)(ECHO | ECHOE | ECHOK | ECHONL);
-    /* ^C must end the read, not the process, or the terminal would stay without echo. */
-    struct sigaction ours = {.sa_handler = on_interrupt};
-    struct sigaction theirs;
-    sigemptyset(&ours.sa_mask);
-    (void)sigaction(SIGINT, &ours, &theirs);
+    /* ^C ends the read, not the process (cli.c): the terminal gets its echo back. */
     tcsetattr(tty, TCSAFLUSH, &quiet);
     int n = read_line(tty, line);
     tcsetattr(tty, TCSAFLUSH, &before);
-    (void)sigaction(SIGINT, &theirs, NULL);
     done = write(tty, "\n", 1);
     return done < 0 ? -1 : n;
 }
@@ -100,7 +89,9 @@ from_terminal(struct cli *cli, bool repeat, char line[LINE_SIZE])
     int n = prompt(tty, "Password: ", line);
     if (n >= 0 && repeat) {
         int m = prompt(tty, "Password again: ", again);
-        if (m != n || sodium_memcmp(line, again, LINE_SIZE) != 0) {
+        if (cli_interrupted()) {
+            n = -1;
+        } else if (m != n || sodium_memcmp(line, again, LINE_SIZE) != 0) {
             cli_fail(cli, CLI_USAGE, "USAGE", "the two passwords differ");
             n = -2;
         }
@@ -121,7 +112,8 @@ read_password(struct cli *cli, const char *file, bool repeat, char line[LINE_SIZ
     sigaddset(&ends, SIGINT);
     sigaddset(&ends, SIGTERM);
     (void)pthread_sigmask(SIG_UNBLOCK, &ends, &before);
-    int n = file                   ? from_file(cli, file, line)
+    int n = cli_interrupted()      ? -1
+            : file                 ? from_file(cli, file, line)
             : isatty(STDIN_FILENO) ? from_terminal(cli, repeat, line)
                                    : read_line(STDIN_FILENO, line);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
@@ -133,7 +125,9 @@ cli_password(struct cli *cli, const char *file, bool repeat)
 {
     char *line = cq_alloc(LINE_SIZE);
     int n = read_password(cli, file, repeat, line);
-    if (n == -1) {
+    if (n == -1 && cli_interrupted()) {
+        cli_fail(cli, CLI_UNREACHABLE, "INTERRUPTED", "interrupted: no password was read");
+    } else if (n == -1) {
         cli_fail(cli, CLI_USAGE, "USAGE", "cannot read a password of at most %d bytes from %s",
                  CQ_PASSWORD_MAX, file ? file : "the terminal");
     } else if (n >= 0 && (n < CQ_PASSWORD_MIN || n > CQ_PASSWORD_MAX)) {

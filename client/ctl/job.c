@@ -32,6 +32,7 @@ struct job {
     char text[CQ_JOB_TEXT_MAX + 1];
     uint64_t state, done, total, started_unix_ms, ended_unix_ms, err, finding_count;
     uint64_t shown; /* findings */
+    bool is_quiet;  /* findings are not shown: it is not known yet whether they are asked for */
     bool has_line;  /* a line of progress stands on the terminal */
 };
 
@@ -95,10 +96,10 @@ on_state(void *ctx, cq_reader_t *fields, size_t count)
     cq_reader_t r = cq_list_reader(&s.findings);
     for (size_t i = 0; i < s.findings.count; i++) {
         struct cq_view text = cq_read_str(&r, 0, CQ_JOB_FINDING_MAX);
-        if (!r.err) {
+        if (!r.err && !j->is_quiet) {
             show_finding(j, text);
-            j->shown++;
         }
+        j->shown += !r.err;
     }
 }
 
@@ -289,6 +290,7 @@ ctl_job(struct ctl *ctl, struct ctl_args *args)
 {
     struct job j = {.ctl = ctl};
     bool wants_cancel = ctl_flag(args, "--cancel");
+    j.is_quiet = wants_cancel;
     bool follows = ctl_flag(args, "--follow");
     int rc = ctl_words(ctl, args, 0, 0);
     rc = rc ? rc : ctl_open(ctl);
@@ -301,6 +303,8 @@ ctl_job(struct ctl *ctl, struct ctl_args *args)
                         j.kind, state_name(&j));
     }
     if (!err && wants_cancel) {
+        j.is_quiet = false;
+        j.shown = 0;
         err = cancel(&j);
         follows = true;
     }

@@ -159,6 +159,11 @@ def test_the_script_of_the_page(broker, join, tmp_path):
         process.wait()
 
 
+def test_nothing_but_ipc():
+    r = subprocess.run([BIN / "chasqui-broker", "--endpoint", "tcp://127.0.0.1:0"], capture_output=True, text=True, timeout=60)
+    assert r.returncode > 0 and "BROKER-BIND-FAIL" in r.stderr and "Protocol not supported" in r.stderr
+
+
 def test_full_queue_comes_back(join):
     edge, slow = join("edge.1"), join("store.1")
     body = "x" * 2000

@@ -73,6 +73,10 @@ def test_an_unknown_certificate_is_not_waited_for(tls):
         r = ann.run(*command, timeout=300)
         assert r.code == 3 and "certificate" in r.row["message"] and "outbox" in r.row["message"], r
     assert len(ann.ok("outbox").rows) == 2
+    ann.ok("send-file", "--ca-file", tls.cert, bob.name, tls.cert)
+    bob.ok("history", "--ca-file", tls.cert, ann.name)
+    r = bob.run("get", "--timeout", 600, ann.name, 2, "--out", bob.dir / "got", timeout=300)
+    assert r.code == 3 and r.row["error"] == "UNTRUSTED" and not (bob.dir / "got").exists(), r
 
 
 def test_a_certificate_for_another_name(tls):
