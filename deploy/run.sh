@@ -26,8 +26,8 @@ TLS=no
 BUILD=yes
 MODE=foreground
 BACKUP=     # folder of --backup or --restore
-UMASK=$(umask) # as it was; what belongs to the data folder is made for its owner alone
 MASTER_KEY= # file of --master-key
+UMASK=$(umask) # as it was; what belongs to the data folder is made for its owner alone
 
 usage() {
     cat <<'END'

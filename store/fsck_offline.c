@@ -127,11 +127,11 @@ store_fsck_offline_run(const struct store_core_cfg *cfg)
     if (!has_file(cfg->data, STORE_BACKUP_FILE)) {
         return refuse("there is no database in this folder");
     }
-    if (has_file(cfg->data, STORE_BACKUP_MANIFEST) && cfg->blobs && cfg->blobs[0]) {
+    bool is_backup = has_file(cfg->data, STORE_BACKUP_MANIFEST);
+    if (is_backup && cfg->blobs && cfg->blobs[0]) {
         return refuse("this is a backup, with blobs of its own: leave --blobs away");
     }
     /* A backup must stay as it is: opening it as a database would write into it. */
-    bool is_backup = has_file(cfg->data, STORE_BACKUP_MANIFEST);
     int rc = is_backup ? store_engine_open_copy(cfg->data, &engine)
                        : store_engine_open(&engine_cfg, &engine);
     if (rc) {
